@@ -1,0 +1,95 @@
+//! The backend's table: what `struct vmm_ops` (the seed's `vmm_ops_intel`) is in C, as
+//! traits. `vm` and `dev` know VT-x only through them, so that another backend could be
+//! added beside [`crate::vmx::VMM_OPS_INTEL`].
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+
+use vmm_core::cpu::cpuid::CpuidPolicy;
+use vmm_core::cpu::msr::MsrState;
+use vmm_core::exit::VmExit;
+use vmm_core::regs::{Reg, SegDesc, SegReg};
+use vmm_core::stats::VcpuStats;
+use vmm_core::types::{Errno, Hpa, VcpuId};
+use vmm_core::vcpu::Capability;
+use vmm_core::vcpu::events::EventQueue;
+
+/// A hardware backend (`vmm_ops`).
+pub trait VmmOps: Sync {
+    /// Its name for logs: "VT-x".
+    fn name(&self) -> &'static str;
+    /// Checks the CPUs and turns virtualization on, on all of them (`vmx_init`). On an
+    /// error everything is as before, and one log line has named what is missing.
+    fn modinit(&self) -> Result<(), Errno>;
+    /// Turns it off again on every CPU (`vmx_cleanup`). No VM exists.
+    fn modcleanup(&self);
+    /// The informational sysctls under hw.vmm: name, description, value.
+    fn info(&self, index: usize) -> Option<(&'static core::ffi::CStr, &'static core::ffi::CStr, i64)>;
+    /// What a VM needs once (`vmx_vminit`): MSR bitmap, VPIDs, EPT pointer.
+    fn vminit(&self, ept: Arc<EptSpace>) -> Result<Box<dyn VmOps>, Errno>;
+}
+
+/// One VM as the backend keeps it.
+pub trait VmOps: Send + Sync {
+    /// A vcpu in its reset state (SDM table 10-1): real mode at F000:FFF0.
+    fn vcpu_init(&self, id: VcpuId) -> Result<Box<dyn VcpuOps>, Errno>;
+}
+
+/// One vcpu as the backend keeps it. Its user holds the vcpu's state FROZEN (or RUNNING,
+/// for [`VcpuOps::run`]), so that there is one caller at a time.
+pub trait VcpuOps: Send {
+    /// Runs the guest from `rip` until an exit that this layer does not answer
+    /// (`vmx_run`). Called and returns with preemption on; critical inside.
+    fn run(&mut self, rip: u64, env: &mut RunEnv<'_>) -> VmExit;
+    fn get_register(&mut self, reg: Reg) -> Result<u64, Errno>;
+    fn set_register(&mut self, reg: Reg, value: u64) -> Result<(), Errno>;
+    /// EINVAL for a register without a descriptor (there is none in [`SegReg`]).
+    fn get_desc(&mut self, seg: SegReg) -> Result<SegDesc, Errno>;
+    fn set_desc(&mut self, seg: SegReg, desc: SegDesc) -> Result<(), Errno>;
+    /// ENOENT when the CPU lacks it.
+    fn get_capability(&mut self, cap: Capability) -> Result<bool, Errno>;
+    fn set_capability(&mut self, cap: Capability, on: bool) -> Result<(), Errno>;
+    /// Back to the reset state of [`VmOps::vcpu_init`] (VM_REINIT).
+    fn reset(&mut self) -> Result<(), Errno>;
+}
+
+/// What one run may touch of the vcpu and its VM.
+pub struct RunEnv<'a> {
+    pub vcpu_id: VcpuId,
+    /// Reasons to leave the loop, set by other threads at any time.
+    pub requests: &'a RunRequests,
+    /// Exceptions and re-injected events for the next entry.
+    pub events: &'a mut EventQueue,
+    pub stats: &'a VcpuStats,
+    pub cpuid: &'a CpuidPolicy,
+    pub msrs: &'a mut MsrState,
+    /// Called right before the first VM entry with the host CPU that the thread is on,
+    /// preemption off: the vcpu state becomes RUNNING there. And back to FROZEN.
+    pub set_running: &'a dyn Fn(Option<vmm_core::types::HostCpu>),
+}
+
+/// Reasons for a vcpu to leave the run loop. Set first, then kick the vcpu's CPU: the
+/// loop checks them with interrupts off right before each entry, so none is missed.
+#[derive(Default)]
+pub struct RunRequests {
+    /// An end of the whole VM is under way; the value is a SuspendHow, 0 is none.
+    /// Shared by all vcpus of a VM.
+    pub suspend: Arc<AtomicU32>,
+    /// This vcpu takes part in a rendezvous.
+    pub rendezvous: AtomicBool,
+    /// An ioctl waits to lock this vcpu.
+    pub reqidle: AtomicBool,
+    /// Stopped by VM_SUSPEND_CPU.
+    pub debug: AtomicBool,
+    /// An NMI waits for this vcpu.
+    pub nmi: AtomicBool,
+}
+
+/// The VM's EPT as the backend needs it: the root, and a count that grows each time a
+/// mapping is removed or made stricter. A CPU that enters the VM with an older count than
+/// it saw last executes INVEPT first (SDM vol. 3C, 29.4.3.1).
+pub struct EptSpace {
+    pub pml4: Hpa,
+    pub generation: AtomicU64,
+}
