@@ -28,8 +28,9 @@ pub enum ExitKind {
     Hlt { rflags: u64, intr_status: u64 },
     Mtrap,
     Pause,
-    /// An EPT violation that guest memory may answer; `access` is what was tried.
-    Paging { gpa: Gpa, access: Access },
+    /// An EPT violation; `access` is what was tried, `gla` the linear address if the CPU
+    /// gave one. `vm::run` answers it from guest memory or makes it an [`InstEmul`].
+    Paging { gpa: Gpa, gla: Option<Gla>, access: Access },
     InstEmul(InstEmul),
     SpinupAp { vcpu: VcpuId, rip: u64 },
     Rendezvous,
