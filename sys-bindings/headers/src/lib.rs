@@ -1,0 +1,214 @@
+//! Where the FreeBSD headers and a clang that can read them are on the build machine.
+//! Used by the build scripts that run bindgen (sys-bindings) or compile the C shim
+//! (the root build.rs), so that both see the same headers.
+//!
+//! The headers are never vendored. On FreeBSD they are the host's own; elsewhere they come
+//! with the `ziglang` wheel that `make setup` puts into build/venv. Overrides:
+//!
+//! * `VMM_RS_FREEBSD_INCLUDE`: include directories, colon separated, in search order;
+//! * `VMM_RS_CLANG`: the clang to run; `LIBCLANG_PATH`: the directory of libclang.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The oldest clang this project is built with.
+const OLDEST_CLANG: u32 = 19;
+/// Versions that Debian and Ubuntu install beside each other under /usr/lib/llvm-N.
+const NEWEST_CLANG: u32 = 30;
+
+/// Headers and compiler, each checked to exist.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Headers {
+    /// Directories for `-isystem`, in search order.
+    pub include_dirs: Vec<PathBuf>,
+    /// The clang to compile C with, version 19 or newer.
+    pub clang: PathBuf,
+    /// The directory that holds libclang.so (`LIBCLANG_PATH`).
+    pub libclang: PathBuf,
+}
+
+impl Headers {
+    /// Arguments of clang for a file that reads the FreeBSD headers: target, no host
+    /// headers, these include directories. Kernel code adds `-D_KERNEL` and its own.
+    pub fn clang_args(&self) -> Vec<String> {
+        let mut args = vec![
+            "--target=x86_64-unknown-freebsd15.0".to_owned(),
+            "-nostdinc".to_owned(),
+        ];
+        for dir in &self.include_dirs {
+            args.push("-isystem".to_owned());
+            args.push(dir.display().to_string());
+        }
+        args
+    }
+}
+
+/// What a build script prints so that it runs again when the answer of [`find`] may change.
+pub const RERUN_IF: [&str; 3] = [
+    "cargo:rerun-if-env-changed=VMM_RS_FREEBSD_INCLUDE",
+    "cargo:rerun-if-env-changed=VMM_RS_CLANG",
+    "cargo:rerun-if-env-changed=LIBCLANG_PATH",
+];
+
+/// Finds headers and clang, or says what is missing and what to do.
+pub fn find() -> Result<Headers, String> {
+    let include_dirs = include_dirs()?;
+    let clang = clang()?;
+    let libclang = find_libclang(&clang)?;
+    Ok(Headers {
+        include_dirs,
+        clang,
+        libclang,
+    })
+}
+
+/// The top of the workspace, where `build/` is.
+pub fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+fn include_dirs() -> Result<Vec<PathBuf>, String> {
+    let dirs = if let Some(list) = env::var_os("VMM_RS_FREEBSD_INCLUDE") {
+        env::split_paths(&list).collect()
+    } else if cfg!(target_os = "freebsd") {
+        vec![PathBuf::from("/usr/include")]
+    } else {
+        wheel_dirs()?
+    };
+    let has = |name: &str| dirs.iter().any(|dir: &PathBuf| dir.join(name).is_file());
+    match ["machine/vmm.h", "machine/vmm_dev.h", "sys/param.h"]
+        .into_iter()
+        .find(|name| !has(name))
+    {
+        None => Ok(dirs),
+        Some(name) => Err(format!(
+            "FreeBSD 15 headers: {name} is not in {dirs:?}; run `make setup`, or set VMM_RS_FREEBSD_INCLUDE \
+             to the include directory of a FreeBSD 15 system"
+        )),
+    }
+}
+
+/// The include directories of the ziglang wheel in build/venv.
+fn wheel_dirs() -> Result<Vec<PathBuf>, String> {
+    let lib = workspace().join("build/venv/lib");
+    let missing = || {
+        format!(
+            "FreeBSD headers: no ziglang wheel under {}; run `make setup`",
+            lib.display()
+        )
+    };
+    let pythons = lib.read_dir().map_err(|_| missing())?;
+    pythons
+        .flatten()
+        .map(|python| python.path().join("site-packages/ziglang/lib/libc/include"))
+        .find_map(|top| {
+            // The real path, because build scripts and their output outlive the current directory.
+            let top = top.canonicalize().ok()?;
+            Some(vec![
+                top.join("x86_64-freebsd-none"),
+                top.join("generic-freebsd"),
+            ])
+        })
+        .ok_or_else(missing)
+}
+
+fn clang() -> Result<PathBuf, String> {
+    if let Some(path) = env::var_os("VMM_RS_CLANG").map(PathBuf::from) {
+        return match clang_version(&path) {
+            Some(version) if version >= OLDEST_CLANG => Ok(path),
+            Some(version) => Err(format!(
+                "VMM_RS_CLANG={}: version {version}, {OLDEST_CLANG} or newer is needed",
+                path.display()
+            )),
+            None => Err(format!(
+                "VMM_RS_CLANG={}: does not run as clang",
+                path.display()
+            )),
+        };
+    }
+    (OLDEST_CLANG..=NEWEST_CLANG)
+        .map(|version| PathBuf::from(format!("/usr/lib/llvm-{version}/bin/clang")))
+        .chain([PathBuf::from("clang"), PathBuf::from("cc")])
+        .find(|path| clang_version(path).is_some_and(|version| version >= OLDEST_CLANG))
+        .ok_or_else(|| {
+            format!("clang {OLDEST_CLANG} or newer is needed and was not found; run `make setup`, or set VMM_RS_CLANG")
+        })
+}
+
+/// The major version, if the program is a clang.
+fn clang_version(program: &Path) -> Option<u32> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, rest) = text.split_once("clang version ")?;
+    rest.split('.').next()?.trim().parse().ok()
+}
+
+fn find_libclang(clang: &Path) -> Result<PathBuf, String> {
+    if let Some(dir) = env::var_os("LIBCLANG_PATH") {
+        return Ok(PathBuf::from(dir));
+    }
+    // Beside the compiler (/usr/lib/llvm-19/{bin,lib}), or where the system keeps libraries.
+    let beside = clang
+        .parent()
+        .and_then(Path::parent)
+        .map(|top| top.join("lib"));
+    beside
+        .into_iter()
+        .chain(["/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/local/lib"].map(PathBuf::from))
+        .chain((OLDEST_CLANG..=NEWEST_CLANG).flat_map(|version| {
+            [
+                format!("/usr/lib/llvm-{version}/lib"),
+                format!("/usr/local/llvm{version}/lib"),
+            ]
+            .map(PathBuf::from)
+        }))
+        .find(|dir| holds_libclang(dir))
+        .ok_or_else(|| {
+            format!(
+                "libclang for {} was not found; run `make setup`, or set LIBCLANG_PATH",
+                clang.display()
+            )
+        })
+}
+
+fn holds_libclang(dir: &Path) -> bool {
+    dir.read_dir().is_ok_and(|entries| {
+        entries.flatten().any(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_can_compile_the_vmm_headers() {
+        let headers = find().unwrap();
+        let status = Command::new(&headers.clang)
+            .args(headers.clang_args())
+            .args([
+                "-fsyntax-only",
+                "-x",
+                "c",
+                "-include",
+                "sys/param.h",
+                "-include",
+                "machine/vmm.h",
+                "/dev/null",
+            ])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    #[test]
+    fn a_compiler_that_is_not_clang_has_no_version() {
+        assert_eq!(clang_version(Path::new("/bin/sh")), None);
+        assert_eq!(clang_version(Path::new("/nonexistent/clang")), None);
+    }
+}
