@@ -78,8 +78,8 @@ pub struct RunRequests {
     pub suspend: Arc<AtomicU32>,
     /// This vcpu takes part in a rendezvous.
     pub rendezvous: AtomicBool,
-    /// An ioctl waits to lock this vcpu.
-    pub reqidle: AtomicBool,
+    /// How many ioctls wait to lock this vcpu.
+    pub reqidle: AtomicU32,
     /// Stopped by VM_SUSPEND_CPU.
     pub debug: AtomicBool,
     /// An NMI waits for this vcpu.
