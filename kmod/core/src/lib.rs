@@ -9,3 +9,4 @@ extern crate alloc;
 pub mod exit;
 pub mod regs;
 pub mod types;
+pub mod vmx;
