@@ -8,5 +8,7 @@ extern crate alloc;
 
 pub mod exit;
 pub mod regs;
+pub mod stats;
 pub mod types;
+pub mod vcpu;
 pub mod vmx;
