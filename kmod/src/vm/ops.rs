@@ -26,6 +26,8 @@ pub trait VmmOps: Sync {
     fn modcleanup(&self);
     /// The informational sysctls under hw.vmm: name, description, value.
     fn info(&self, index: usize) -> Option<(&'static core::ffi::CStr, &'static core::ffi::CStr, i64)>;
+    /// What CPUID shows to guests on these CPUs, for one vcpu per socket.
+    fn cpuid_policy(&self) -> CpuidPolicy;
     /// What a VM needs once (`vmx_vminit`): MSR bitmap, VPIDs, EPT pointer.
     fn vminit(&self, ept: Arc<EptSpace>) -> Result<Box<dyn VmOps>, Errno>;
 }
@@ -47,6 +49,9 @@ pub trait VcpuOps: Send {
     /// EINVAL for a register without a descriptor (there is none in [`SegReg`]).
     fn get_desc(&mut self, seg: SegReg) -> Result<SegDesc, Errno>;
     fn set_desc(&mut self, seg: SegReg, desc: SegDesc) -> Result<(), Errno>;
+    /// A VMCS field by its encoding, for bhyvectl's --get-vmcs options. EINVAL for one that
+    /// is not on the backend's list of fields that may be shown.
+    fn get_vmcs_field(&mut self, encoding: u16) -> Result<u64, Errno>;
     /// ENOENT when the CPU lacks it.
     fn get_capability(&mut self, cap: Capability) -> Result<bool, Errno>;
     fn set_capability(&mut self, cap: Capability, on: bool) -> Result<(), Errno>;

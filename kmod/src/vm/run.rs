@@ -1,0 +1,214 @@
+//! VM_RUN: runs the guest until something needs userland. The backend handles what it can
+//! between two VM entries ([`VcpuOps::run`](super::ops::VcpuOps::run)); what it returns is
+//! handled here if it needs guest memory, sleep or the other vcpus.
+
+use core::sync::atomic::Ordering;
+
+use vmm_core::exit::{ExitKind, InstEmul, SuspendHow, VmExit};
+use vmm_core::stats::Stat;
+use vmm_core::types::{Errno, Gla, Gpa, Vector};
+
+use super::ops::RunEnv;
+use super::vcpu::{Frozen, Halted};
+use super::{Vm, fetch};
+use crate::host::{thread, time};
+
+const RFLAGS_IF: u64 = 1 << 9;
+
+/// Nanoseconds in a tick of FreeBSD's hz (1000), the unit of the idle statistic.
+const TICK_NS: u64 = 1_000_000;
+
+/// What became of an exit.
+enum Handled {
+    /// The guest goes on.
+    Continue,
+    /// Userland gets it.
+    Return(VmExit),
+}
+
+/// Runs `frozen` of `vm`. EINVAL if the vcpu isn't active or has seen its VM's end.
+pub fn run(vm: &Vm, frozen: &mut Frozen<'_>) -> Result<VmExit, Errno> {
+    let id = frozen.vcpu.id;
+    if !vm.active.contains(id) || vm.suspended.contains(id) {
+        return Err(Errno::EINVAL);
+    }
+    let cpuid = vm.cpuid();
+    let exit = loop {
+        if let Some(halted) = frozen.contents.halted {
+            if let Handled::Return(exit) = sleep_in_hlt(vm, frozen, halted)? {
+                break exit;
+            }
+        }
+        let vcpu = frozen.vcpu;
+        let contents = &mut *frozen.contents;
+        let mut env = RunEnv {
+            vcpu_id: id,
+            requests: &vcpu.requests,
+            events: &mut contents.events,
+            stats: &vcpu.stats,
+            cpuid: &cpuid,
+            msrs: &mut contents.msrs,
+            set_running: &|on| Frozen::set_running(vcpu, on),
+        };
+        let exit = contents.backend.run(contents.next_rip, &mut env);
+        contents.next_rip = exit.rip.wrapping_add(u64::from(exit.inst_length));
+        match handle(vm, frozen, exit)? {
+            Handled::Continue => {}
+            Handled::Return(exit) => break exit,
+        }
+    };
+    frozen.vcpu.stats.incr(Stat::VmexitUserspace);
+    Ok(exit)
+}
+
+fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Errno> {
+    match exit.kind {
+        ExitKind::Hlt { rflags, .. } => {
+            frozen.contents.halted = Some(Halted { interrupts_off: rflags & RFLAGS_IF == 0 });
+            Ok(Handled::Continue)
+        }
+        ExitKind::Paging { gpa, gla, access } => {
+            if vm.memory.fault(gpa, access, &frozen.vcpu.stats)? {
+                return Ok(Handled::Continue);
+            }
+            inst_emul(vm, frozen, exit, gpa, gla)
+        }
+        ExitKind::Suspended(how) => {
+            // The first to see a triple fault starts the end of the VM; everyone else finds
+            // it under way.
+            let how = match vm.suspend(how) {
+                Ok(()) => how,
+                Err(_) => vm.suspend_request().unwrap_or(how),
+            };
+            Ok(wait_for_suspend(vm, frozen, exit, how))
+        }
+        ExitKind::Monitor | ExitKind::Mwait | ExitKind::Vminsn => {
+            // Not offered by CPUID, and VMX is never on in the guest: #UD (SDM vol. 3C, 26.1.2).
+            frozen.inject_fault(Vector::UD, None)?;
+            Ok(Handled::Continue)
+        }
+        ExitKind::Bogus => {
+            // A reschedule alone is served here; a signal or AST goes back to userland.
+            match thread::yield_now() {
+                Ok(()) => Ok(Handled::Continue),
+                Err(_) => Ok(Handled::Return(exit)),
+            }
+        }
+        ExitKind::Inout(_)
+        | ExitKind::InoutStr(_)
+        | ExitKind::Vmx(_)
+        | ExitKind::Rdmsr { .. }
+        | ExitKind::Wrmsr { .. }
+        | ExitKind::Mtrap
+        | ExitKind::Pause
+        | ExitKind::InstEmul(_)
+        | ExitKind::SpinupAp { .. }
+        | ExitKind::Rendezvous
+        | ExitKind::IoapicEoi { .. }
+        | ExitKind::TaskSwitch(_)
+        | ExitKind::Reqidle
+        | ExitKind::Debug
+        | ExitKind::Bpt { .. }
+        | ExitKind::Ipi { .. }
+        | ExitKind::Db { .. } => Ok(Handled::Return(exit)),
+    }
+}
+
+/// An access to what is not memory: userland emulates the instruction, which is fetched
+/// here. A fetch that faults is the guest's page fault.
+fn inst_emul(
+    vm: &Vm,
+    frozen: &mut Frozen<'_>,
+    exit: VmExit,
+    gpa: Gpa,
+    gla: Option<Gla>,
+) -> Result<Handled, Errno> {
+    frozen.vcpu.stats.incr(Stat::VmexitInstEmul);
+    let code = fetch::CodeContext::of(frozen)?;
+    match fetch::instruction(&vm.memory, &code, exit.rip) {
+        Ok(inst) => {
+            let emul = InstEmul {
+                gpa,
+                gla: gla.unwrap_or(Gla(0)),
+                cs_base: code.cs_base,
+                cs_d: code.cs_d,
+                paging: code.paging,
+                inst,
+            };
+            Ok(Handled::Return(VmExit { kind: ExitKind::InstEmul(emul), ..exit }))
+        }
+        Err(fault) => {
+            frozen.contents.backend.set_register(vmm_core::regs::Reg::Cr2, fault.gla.get())?;
+            frozen.inject_fault(Vector::PF, Some(fault.error_code))?;
+            Ok(Handled::Continue)
+        }
+    }
+}
+
+/// HLT: sleeps until an event for the guest, or until something else needs the thread. In
+/// that case the vcpu stays halted, and the next VM_RUN sleeps on.
+fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Handled, Errno> {
+    let vcpu = frozen.vcpu;
+    let requests = &vcpu.requests;
+    let event = || requests.nmi.load(Ordering::SeqCst);
+    let request = || {
+        requests.suspend.load(Ordering::SeqCst) != 0
+            || requests.reqidle.load(Ordering::SeqCst) != 0
+            || requests.debug.load(Ordering::SeqCst)
+    };
+    if !frozen.contents.events.is_empty() || event() {
+        frozen.contents.halted = None;
+        return Ok(Handled::Continue);
+    }
+    if halted.interrupts_off && vm.all_halted(vcpu.id) {
+        // Nothing but a reset can wake any vcpu: some systems' way to say "halted".
+        // An end that is already under way is as good.
+        let _ = vm.suspend(SuspendHow::Halt);
+    }
+    let start = time::uptime_ns();
+    let undisturbed = frozen.sleep_until(&|| event() || request());
+    let ticks = time::uptime_ns().saturating_sub(start) / TICK_NS;
+    vcpu.stats.add(Stat::VcpuIdleTicks, ticks);
+    vm.halted.remove(vcpu.id);
+
+    let kind = if event() {
+        frozen.contents.halted = None;
+        return Ok(Handled::Continue);
+    } else if let Some(how) = vm.suspend_request() {
+        let exit = VmExit { rip: frozen.contents.next_rip, inst_length: 0, kind: ExitKind::Suspended(how) };
+        return Ok(wait_for_suspend(vm, frozen, exit, how));
+    } else if requests.debug.load(Ordering::SeqCst) {
+        ExitKind::Debug
+    } else if requests.reqidle.load(Ordering::SeqCst) != 0 {
+        vcpu.stats.incr(Stat::VmexitReqidle);
+        ExitKind::Reqidle
+    } else if undisturbed {
+        // What woke us is gone again (an ioctl that got the lock); look once more.
+        return Ok(Handled::Continue);
+    } else {
+        vcpu.stats.incr(Stat::VmexitAstpending);
+        ExitKind::Bogus
+    };
+    Ok(Handled::Return(VmExit { rip: frozen.contents.next_rip, inst_length: 0, kind }))
+}
+
+/// The VM ends: waits until all active vcpus know, so that userland sees the end once
+/// nothing of the guest runs any more.
+fn wait_for_suspend(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit, how: SuspendHow) -> Handled {
+    let vcpu = frozen.vcpu;
+    let exit = VmExit { kind: ExitKind::Suspended(how), ..exit };
+    vm.suspended.insert(vcpu.id);
+    vm.notify_active();
+    let all = || vm.suspended.same_as(&vm.active);
+    // A destroyer waits for the lock of every vcpu, so reqidle has to end this wait.
+    let wanted = || vcpu.requests.reqidle.load(Ordering::SeqCst) != 0;
+    frozen.sleep_until(&|| all() || wanted());
+    if !all() {
+        // Interrupted: this vcpu may be run again, and will then wait again.
+        vm.suspended.remove(vcpu.id);
+        let kind = if wanted() { ExitKind::Reqidle } else { ExitKind::Bogus };
+        return Handled::Return(VmExit { kind, ..exit });
+    }
+    vm.notify_active();
+    Handled::Return(exit)
+}
