@@ -189,7 +189,9 @@ impl GuestMemory {
     }
 
     fn forget(&self, map: &Mapping) {
-        self.ept.write().unmap(map.gpa, map.len);
+        let unmapped = self.ept.write().unmap(map.gpa, map.len);
+        // A leaf never reaches beyond its map, so none has to be split.
+        assert!(unmapped.is_ok(), "unmapping {map:?}: {unmapped:?}");
         // Every CPU that enters this VM again drops what it cached (EptSpace).
         self.space.generation.fetch_add(1, Ordering::SeqCst);
     }

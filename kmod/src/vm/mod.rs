@@ -124,6 +124,13 @@ impl Vm {
         Ok(())
     }
 
+    /// Ends the VM for its destruction, whatever end is under way already.
+    pub fn end_for_good(&self) {
+        self.suspend.store(SuspendHow::Destroy as u32, Ordering::SeqCst);
+        self.creation.write().dying = true;
+        self.notify_active();
+    }
+
     /// The end that is under way.
     pub fn suspend_request(&self) -> Option<SuspendHow> {
         SuspendHow::from_raw(self.suspend.load(Ordering::SeqCst))
@@ -209,11 +216,6 @@ impl Vm {
         // The old policy is dropped after the lock.
         core::mem::swap(&mut *self.cpuid.lock(), &mut policy);
         Ok(())
-    }
-
-    /// No vcpu will be made from now on; the VM is about to be dropped.
-    pub fn disable_vcpu_creation(&self) {
-        self.creation.write().dying = true;
     }
 
     /// Notes that `id` is in HLT with interrupts off; true when all active vcpus are.

@@ -69,6 +69,8 @@ pub struct RunEnv<'a> {
     pub stats: &'a VcpuStats,
     pub cpuid: &'a CpuidPolicy,
     pub msrs: &'a mut MsrState,
+    /// VM_SET_X2APIC_STATE: whether CPUID shows the x2APIC.
+    pub x2apic: bool,
     /// Called right before the first VM entry with the host CPU that the thread is on,
     /// preemption off: the vcpu state becomes RUNNING there. And back to FROZEN.
     pub set_running: &'a dyn Fn(Option<vmm_core::types::HostCpu>),

@@ -48,6 +48,7 @@ pub fn run(vm: &Vm, frozen: &mut Frozen<'_>) -> Result<VmExit, Errno> {
             stats: &vcpu.stats,
             cpuid: &cpuid,
             msrs: &mut contents.msrs,
+            x2apic: contents.x2apic,
             set_running: &|on| Frozen::set_running(vcpu, on),
         };
         let exit = contents.backend.run(contents.next_rip, &mut env);
@@ -199,8 +200,10 @@ fn wait_for_suspend(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit, how: Suspend
     let exit = VmExit { kind: ExitKind::Suspended(how), ..exit };
     vm.suspended.insert(vcpu.id);
     vm.notify_active();
-    let all = || vm.suspended.same_as(&vm.active);
-    // A destroyer waits for the lock of every vcpu, so reqidle has to end this wait.
+    // A VM that is being destroyed waits for nobody.
+    let all = || {
+        vm.suspend_request() == Some(SuspendHow::Destroy) || vm.suspended.same_as(&vm.active)
+    };
     let wanted = || vcpu.requests.reqidle.load(Ordering::SeqCst) != 0;
     frozen.sleep_until(&|| all() || wanted());
     if !all() {

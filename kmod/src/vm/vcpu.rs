@@ -34,6 +34,8 @@ pub struct Contents {
     pub backend: Box<dyn VcpuOps>,
     pub events: EventQueue,
     pub msrs: MsrState,
+    /// VM_SET_X2APIC_STATE: whether CPUID shows the x2APIC.
+    pub x2apic: bool,
     /// Where the guest continues.
     pub next_rip: u64,
     /// The guest executed HLT and nothing has woken it since.
@@ -61,7 +63,7 @@ impl Vcpu {
         msrs: MsrState,
         suspend: Arc<AtomicU32>,
     ) -> Result<Self, Errno> {
-        let contents = Contents { backend, events: EventQueue::new(), msrs, next_rip: 0, halted: None };
+        let contents = Contents { backend, events: EventQueue::new(), msrs, x2apic: false, next_rip: 0, halted: None };
         Ok(Self {
             id,
             requests: RunRequests { suspend, ..RunRequests::default() },

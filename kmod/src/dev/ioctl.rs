@@ -1,0 +1,236 @@
+//! ioctl(2) on /dev/vmmctl and /dev/vmm/NAME. `vmm_core::ioctl` has the table, the
+//! decoding and the encoding; here is who locks what, and what each request does.
+
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use vmm_core::ioctl::{
+    self as abi, CtlRequest, Numa, Readable, RegisterSet, Reply, Request, Timeval, UserPtr, VcpuLock,
+};
+use vmm_core::stats::Stat;
+use vmm_core::types::Errno;
+
+use super::registry::{Module, VmDevice};
+use crate::host::memobj::NumaPolicy;
+use crate::host::user::{copyin, copyout};
+use crate::host::time;
+use crate::vm::vcpu::Frozen;
+use crate::vm::{AllFrozen, Vm, fetch, run};
+
+/// VMMCTL_VM_CREATE and VMMCTL_VM_DESTROY.
+pub fn ctl(cmd: u64, data: &[u8]) -> Result<(), Errno> {
+    match abi::decode_ctl(cmd, data)? {
+        CtlRequest::Create(name) => Module::get()?.create(name),
+        CtlRequest::Destroy(name) => Module::get()?.destroy(&name),
+    }
+}
+
+/// A request on a VM; the answer goes into `data`.
+pub fn vm(device: &VmDevice, cmd: u64, data: &mut [u8]) -> Result<(), Errno> {
+    let entry = abi::lookup(cmd).ok_or(Errno::ENOTTY)?;
+    let request = abi::decode(entry, data)?;
+    let vm = &device.vm;
+    let mut reply = |reply: Reply<'_>| abi::encode(entry, reply, data);
+    match entry.vcpus {
+        VcpuLock::None => serve(device, &mut Locked::None, &request, &mut reply),
+        VcpuLock::Maybe => {
+            if let Some(id) = request.vcpu() {
+                vm.vcpu(id)?;
+            }
+            serve(device, &mut Locked::None, &request, &mut reply)
+        }
+        VcpuLock::One => {
+            let vcpu = vm.vcpu(request.vcpu().ok_or(Errno::EINVAL)?)?;
+            serve(device, &mut Locked::One(vcpu.lock()), &request, &mut reply)
+        }
+        VcpuLock::All => {
+            vm.lock_all(|all| serve(device, &mut Locked::All(all), &request, &mut reply))
+        }
+    }
+}
+
+/// What the request's row of the table had locked.
+enum Locked<'a, 'b> {
+    None,
+    One(Frozen<'a>),
+    All(&'b mut AllFrozen<'a>),
+}
+
+impl<'a> Locked<'a, '_> {
+    fn vcpu(&mut self) -> &mut Frozen<'a> {
+        match self {
+            Self::One(frozen) => frozen,
+            Self::None | Self::All(_) => panic!("the ioctl table locks no vcpu for this request"),
+        }
+    }
+
+    fn all(&mut self) -> &mut AllFrozen<'a> {
+        match self {
+            Self::All(all) => all,
+            Self::None | Self::One(_) => panic!("the ioctl table doesn't lock all vcpus for this request"),
+        }
+    }
+}
+
+fn serve(
+    device: &VmDevice,
+    locked: &mut Locked<'_, '_>,
+    request: &Request,
+    reply: &mut dyn FnMut(Reply<'_>),
+) -> Result<(), Errno> {
+    let vm = &device.vm;
+    match *request {
+        // The cpuset is for IPI exits, which begin with the local APIC.
+        Request::Run { exit, .. } => {
+            let vm_exit = run::run(vm, locked.vcpu())?;
+            copyout(&abi::encode_exit(&vm_exit), exit)?;
+        }
+        Request::Suspend { how } => vm.suspend(how)?,
+        Request::Reinit => vm.reinit(locked.all())?,
+        Request::SetCapability { cap, on, .. } => {
+            locked.vcpu().contents.backend.set_capability(cap, on)?;
+        }
+        Request::GetCapability { cap, .. } => {
+            reply(Reply::Capability(locked.vcpu().contents.backend.get_capability(cap)?));
+        }
+
+        Request::AllocMemseg(ref seg) => {
+            let mask = seg.numa.map(|n| numa_mask(&n)).transpose()?;
+            let numa = seg.numa.zip(mask.as_deref()).map(|(n, mask)| NumaPolicy { policy: n.policy, mask });
+            device.alloc_segment(seg.segid, seg.len, seg.name.clone(), numa.as_ref())?;
+        }
+        Request::GetMemseg { segid } => {
+            let layout = vm.memory.layout();
+            let (len, name) = match layout.segment(segid) {
+                Some(segment) => (segment.object.len(), segment.name.as_ref()),
+                None => (0, None),
+            };
+            reply(Reply::Memseg { len, name: name.map_or("", |n| n.as_str()) });
+        }
+        Request::MmapMemseg(mapping) => vm.memory.map(mapping)?,
+        Request::MmapGetnext { gpa } => {
+            let layout = vm.memory.layout();
+            reply(Reply::Mapping(*layout.next_map(gpa).ok_or(Errno::ENOENT)?));
+        }
+        Request::MunmapMemseg { gpa, len } => vm.memory.unmap(gpa, len)?,
+        Request::GetGpaPmap { gpa } => {
+            let (entries, n) = vm.memory.walk(gpa);
+            reply(Reply::GpaPmap(&entries[..n]));
+        }
+        Request::Gla2gpa { paging, gla, access, inject_fault, .. } => {
+            let gpa = fetch::gla2gpa(&vm.memory, locked.vcpu(), &paging, gla, access, inject_fault)?;
+            reply(Reply::Gla2gpa(gpa));
+        }
+
+        Request::GetRegister { reg, .. } => reply(Reply::Register(read_register(locked.vcpu(), reg)?)),
+        Request::SetRegister { reg, value, .. } => locked.vcpu().set_register(reg, value)?,
+        Request::GetRegisterSet(set) => get_register_set(locked.vcpu(), &set)?,
+        Request::SetRegisterSet(set) => set_register_set(locked.vcpu(), &set)?,
+        Request::GetSegDesc { seg, .. } => {
+            reply(Reply::SegDesc(locked.vcpu().contents.backend.get_desc(seg)?));
+        }
+        Request::SetSegDesc { seg, desc, .. } => locked.vcpu().contents.backend.set_desc(seg, desc)?,
+
+        Request::GetIntinfo { .. } => {
+            let (info1, info2) = locked.vcpu().contents.events.intinfo();
+            reply(Reply::Intinfo(info1, info2));
+        }
+        Request::SetIntinfo { info, .. } => locked.vcpu().contents.events.set_exit_intinfo(info)?,
+        Request::InjectException { vector, error_code, restart, .. } => {
+            locked.vcpu().inject_exception(vector, error_code, restart)?;
+        }
+        Request::InjectNmi { .. } => locked.vcpu().vcpu.requests.nmi.store(true, Ordering::SeqCst),
+        Request::RestartInstruction { .. } => {
+            let contents = &mut *locked.vcpu().contents;
+            contents.next_rip = contents.backend.get_register(vmm_core::regs::Reg::Rip)?;
+        }
+
+        Request::Stats { vcpu, index } => {
+            let frozen = locked.vcpu();
+            if vcpu.index() == 0 {
+                let resident = vm.memory.mapped_bytes();
+                frozen.vcpu.stats.set(Stat::ResidentMemory, resident);
+                // Every page that a VM has is wired until the VM ends.
+                frozen.vcpu.stats.set(Stat::WiredMemory, resident);
+            }
+            if index >= Stat::ALL.len() {
+                return Err(Errno::ENOENT);
+            }
+            let mut values = [0; abi::MAX_VM_STATS];
+            let n = frozen.vcpu.stats.copy_from(index, &mut values);
+            let now = Timeval::from_ns(time::wallclock_ns());
+            reply(Reply::Stats { now, values: &values[..n] });
+        }
+        Request::StatDesc { index } => {
+            reply(Reply::StatDesc(Stat::ALL.get(index).ok_or(Errno::EINVAL)?.desc()));
+        }
+
+        Request::SetX2apicState { enabled, .. } => locked.vcpu().contents.x2apic = enabled,
+        Request::GetX2apicState { .. } => reply(Reply::X2apicState(locked.vcpu().contents.x2apic)),
+        Request::SetTopology(topology) => vm.set_topology(topology)?,
+        Request::GetTopology => reply(Reply::Topology(vm.topology())),
+
+        Request::ActivateCpu { vcpu } => vm.activate(vcpu)?,
+        Request::GetCpus { which, mask, size } => get_cpus(vm, which, mask, size)?,
+        Request::SuspendCpu { vcpu } => vm.debug_stop(vcpu)?,
+        Request::ResumeCpu { vcpu } => vm.debug_resume(vcpu)?,
+    }
+    Ok(())
+}
+
+/// VM_GET_CPUS. ERANGE when a vcpu of the set doesn't fit `size` bytes.
+fn get_cpus(vm: &Vm, which: abi::CpuSetKind, mask: UserPtr, size: usize) -> Result<(), Errno> {
+    let set = match which {
+        abi::CpuSetKind::Active => &vm.active,
+        abi::CpuSetKind::Suspended => &vm.suspended,
+        abi::CpuSetKind::Debug => &vm.debug,
+    };
+    let bytes = set.to_bytes();
+    let (fits, rest) = bytes.split_at(size.min(bytes.len()));
+    if rest.iter().any(|byte| *byte != 0) {
+        return Err(Errno::ERANGE);
+    }
+    copyout(fits, mask)
+}
+
+fn numa_mask(numa: &Numa) -> Result<Vec<u8>, Errno> {
+    let mut mask = alloc::vec![0; numa.mask_size];
+    copyin(numa.mask, &mut mask)?;
+    Ok(mask)
+}
+
+fn read_register(frozen: &mut Frozen<'_>, reg: Readable) -> Result<u64, Errno> {
+    let backend = &mut frozen.contents.backend;
+    match reg {
+        Readable::Reg(reg) => backend.get_register(reg),
+        Readable::VmcsField(encoding) => backend.get_vmcs_field(encoding),
+    }
+}
+
+fn register_numbers(set: &RegisterSet) -> Result<Vec<i32>, Errno> {
+    let mut raw = alloc::vec![0; set.count * 4];
+    copyin(set.regnums, &mut raw)?;
+    Ok(raw.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+fn get_register_set(frozen: &mut Frozen<'_>, set: &RegisterSet) -> Result<(), Errno> {
+    let mut values = Vec::with_capacity(set.count * 8);
+    for raw in register_numbers(set)? {
+        values.extend(read_register(frozen, Readable::from_raw(raw)?)?.to_le_bytes());
+    }
+    copyout(&values, set.values)
+}
+
+fn set_register_set(frozen: &mut Frozen<'_>, set: &RegisterSet) -> Result<(), Errno> {
+    let numbers = register_numbers(set)?;
+    let mut values = alloc::vec![0; set.count * 8];
+    copyin(set.values, &mut values)?;
+    for (raw, value) in numbers.into_iter().zip(values.chunks_exact(8)) {
+        frozen.set_register(abi::writable(raw)?, read_u64(value))?;
+    }
+    Ok(())
+}
+
+fn read_u64(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}

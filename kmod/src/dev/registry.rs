@@ -1,0 +1,192 @@
+//! The VMs there are, by name, and the life of the module around them: a VM is created by
+//! VMMCTL_VM_CREATE or hw.vmm.create, appears as /dev/vmm/NAME, and is gone after
+//! VMMCTL_VM_DESTROY or hw.vmm.destroy, whoever still has it open.
+
+use alloc::boxed::Box;
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use vmm_core::ioctl::{SegId, SegName, VM_MAXCPU, VmName};
+use vmm_core::types::Errno;
+
+use crate::host::cdev::{Cdev, Cred, Kind};
+use crate::host::memobj::{MemObj, NumaPolicy};
+use crate::host::sync::{SpinLock, SxLock};
+use crate::host::{cpu, thread, time};
+use crate::vm::Vm;
+use crate::vm::ops::VmmOps;
+use crate::{log_info, log_warn};
+
+/// The loaded module.
+static MODULE: SpinLock<Option<Arc<Module>>> = SpinLock::new(None);
+
+pub struct Module {
+    backend: &'static dyn VmmOps,
+    /// hw.vmm.maxcpu
+    max_vcpus: u16,
+    vms: SxLock<Vec<Registered>>,
+    /// Dropped by unload before the backend is turned off.
+    ctl: SpinLock<Option<Cdev>>,
+}
+
+struct Registered {
+    device: Arc<VmDevice>,
+    /// `None` while the VM is being created or destroyed.
+    node: Option<Cdev>,
+}
+
+/// What /dev/vmm/NAME is: the shim passes its address to the vmm_rs_vm_* functions.
+pub struct VmDevice {
+    pub vm: Vm,
+    owner: Cred,
+    /// The nodes of the device memory segments, /dev/vmm.io/NAME.SEG.
+    segments: SxLock<Vec<SegmentNode>>,
+}
+
+/// The fields drop in order: the node first, so that nothing uses the object any more.
+struct SegmentNode {
+    _node: Cdev,
+    _object: Box<MemObj>,
+}
+
+impl Module {
+    /// Turns the backend on and makes /dev/vmmctl.
+    pub fn load(backend: &'static dyn VmmOps) -> Result<(), Errno> {
+        let vms = SxLock::new(c"vmm vms", Vec::new())?;
+        backend.modinit()?;
+        // SAFETY: vmmctl's functions take no argument.
+        let ctl = match unsafe { Cdev::new(c"vmmctl", Kind::Ctl, core::ptr::null_mut(), None) } {
+            Ok(ctl) => ctl,
+            Err(error) => {
+                backend.modcleanup();
+                log_warn!("cannot create /dev/vmmctl (errno {}): is another vmm loaded?", error.raw());
+                return Err(error);
+            }
+        };
+        let module = Arc::new(Self { backend, max_vcpus: max_vcpus(), vms, ctl: SpinLock::new(Some(ctl)) });
+        *MODULE.lock() = Some(module);
+        Ok(())
+    }
+
+    /// The loaded module; ENXIO before load has finished and after unload.
+    pub fn get() -> Result<Arc<Self>, Errno> {
+        MODULE.lock().clone().ok_or(Errno::ENXIO)
+    }
+
+    /// Undoes load. EBUSY while a VM exists.
+    pub fn unload() -> Result<(), Errno> {
+        let module = Self::get()?;
+        {
+            let vms = module.vms.write();
+            if !vms.is_empty() {
+                log_warn!("cannot unload: {} VM(s) exist; destroy them with bhyvectl --vm=NAME --destroy", vms.len());
+                return Err(Errno::EBUSY);
+            }
+        }
+        let ctl = module.ctl.lock().take();
+        drop(ctl);
+        module.backend.modcleanup();
+        // Two steps: the module must not be dropped under the spin lock.
+        let last = MODULE.lock().take();
+        drop(last);
+        Ok(())
+    }
+
+    /// hw.vmm.*: the backend's values, then our own.
+    pub fn info(&self, index: usize) -> Option<Info> {
+        match self.backend.info(index) {
+            Some(info) => Some(info),
+            None if index == 0 || self.backend.info(index - 1).is_some() => {
+                Some((c"maxcpu", c"Maximum number of vCPUs", i64::from(self.max_vcpus)))
+            }
+            None => None,
+        }
+    }
+
+    /// Makes a VM and its node. EEXIST if the name is taken.
+    pub fn create(&self, name: VmName) -> Result<(), Errno> {
+        thread::check_vmm_privilege()?;
+        let path = CString::new(format!("vmm/{}", name.as_str())).map_err(|_| Errno::EINVAL)?;
+        let mut vms = self.vms.write();
+        if vms.iter().any(|r| r.device.vm.name == name) {
+            return Err(Errno::EEXIST);
+        }
+        let device = Arc::new(VmDevice {
+            vm: Vm::new(name, self.backend, self.max_vcpus)?,
+            owner: Cred::current()?,
+            segments: SxLock::new(c"vmm.io nodes", Vec::new())?,
+        });
+        let arg = Arc::as_ptr(&device).cast_mut().cast();
+        // SAFETY: arg is a VmDevice, which `vms` keeps until its node has been dropped.
+        let node = unsafe { Cdev::new(&path, Kind::Vm, arg, Some(&device.owner)) }?;
+        log_info!("/dev/{} created", path.to_string_lossy());
+        vms.push(Registered { device, node: Some(node) });
+        Ok(())
+    }
+
+    /// Ends a VM wherever it is and removes it. EINVAL if there is none that the caller
+    /// may see.
+    pub fn destroy(&self, name: &VmName) -> Result<(), Errno> {
+        thread::check_vmm_privilege()?;
+        let (device, node) = {
+            let mut vms = self.vms.write();
+            let found = vms.iter_mut().find(|r| r.device.vm.name == *name && r.device.owner.visible());
+            let registered = found.ok_or(Errno::EINVAL)?;
+            // Without a node somebody else is destroying it.
+            let node = registered.node.take().ok_or(Errno::EINVAL)?;
+            (registered.device.clone(), node)
+        };
+        device.vm.end_for_good();
+        // Waits until no thread is in one of the device's functions.
+        drop(node);
+        device.segments.write().clear();
+        self.vms.write().retain(|r| !Arc::ptr_eq(&r.device, &device));
+        log_info!("/dev/vmm/{} destroyed", name.as_str());
+        Ok(())
+    }
+}
+
+/// Name below hw.vmm, description, value.
+pub type Info = (&'static core::ffi::CStr, &'static core::ffi::CStr, i64);
+
+impl VmDevice {
+    /// VM_ALLOC_MEMSEG: system memory, or device memory with a node of its own.
+    pub fn alloc_segment(
+        &self,
+        id: SegId,
+        len: u64,
+        name: Option<SegName>,
+        numa: Option<&NumaPolicy<'_>>,
+    ) -> Result<(), Errno> {
+        self.vm.memory.alloc_segment(id, len, name.clone(), numa)?;
+        let Some(name) = name else { return Ok(()) };
+        self.add_segment_node(id, &name).inspect_err(|_| self.vm.memory.free_segment(id))
+    }
+
+    fn add_segment_node(&self, id: SegId, name: &SegName) -> Result<(), Errno> {
+        let path = format!("vmm.io/{}.{}", self.vm.name.as_str(), name.as_str());
+        let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+        let layout = self.vm.memory.layout();
+        let object = Box::new(layout.segment(id).ok_or(Errno::EINVAL)?.object.clone());
+        drop(layout);
+        let arg = core::ptr::from_ref::<MemObj>(&object).cast_mut().cast();
+        let mut nodes = self.segments.write();
+        // SAFETY: arg is a MemObj in a box that the SegmentNode keeps longer than the node.
+        let node = unsafe { Cdev::new(&path, Kind::Mem, arg, Some(&self.owner)) }?;
+        nodes.push(SegmentNode { _node: node, _object: object });
+        Ok(())
+    }
+}
+
+/// hw.vmm.maxcpu: as many as the host has CPUs unless the tunable says otherwise.
+fn max_vcpus() -> u16 {
+    let wanted = time::tunable(c"maxcpu", i64::from(cpu::ncpus()));
+    let limit = i64::from(VM_MAXCPU);
+    if wanted > limit {
+        log_warn!("hw.vmm.maxcpu={wanted} is more than can be: using {limit}");
+    }
+    // In range after the clamp.
+    wanted.clamp(1, limit) as u16
+}
