@@ -6,7 +6,9 @@
 
 extern crate alloc;
 
+pub mod ept;
 pub mod exit;
+pub mod ioctl;
 pub mod regs;
 pub mod stats;
 pub mod types;

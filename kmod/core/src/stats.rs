@@ -79,7 +79,9 @@ pub struct VcpuStats {
 impl VcpuStats {
     /// All zero.
     pub const fn new() -> Self {
-        Self { values: [const { AtomicU64::new(0) }; Stat::ALL.len()] }
+        Self {
+            values: [const { AtomicU64::new(0) }; Stat::ALL.len()],
+        }
     }
 
     pub fn incr(&self, stat: Stat) {
@@ -141,7 +143,11 @@ mod tests {
         for (i, stat) in Stat::ALL.iter().enumerate() {
             // vm_stat_desc has 128 bytes with the terminator.
             assert!(stat.desc().len() < 128);
-            assert!(Stat::ALL[..i].iter().all(|other| other.desc() != stat.desc()));
+            assert!(
+                Stat::ALL[..i]
+                    .iter()
+                    .all(|other| other.desc() != stat.desc())
+            );
         }
     }
 

@@ -1,10 +1,12 @@
 //! Answers, written back into the parameter structure of their request.
 
+use core::mem::offset_of;
+
 use vmm_sys as sys;
 
-use super::fields::{put, put_bytes};
-use super::request::{Mapping, Topology};
-use super::table::{Command, Entry};
+use super::fields::{put, store_str};
+use super::name::SegName;
+use super::request::{MAX_VM_STATS, Mapping, Topology};
 use crate::regs::SegDesc;
 use crate::types::Gpa;
 
@@ -17,7 +19,10 @@ pub enum Reply<'a> {
     SegDesc(SegDesc),
     Capability(bool),
     /// `len` 0 is a segment that doesn't exist; `name` is empty for system memory.
-    Memseg { len: u64, name: &'a str },
+    Memseg {
+        len: u64,
+        name: &'a str,
+    },
     Mapping(Mapping),
     /// The entries of the EPT walk from the root down, at most four.
     GpaPmap(&'a [u64]),
@@ -26,7 +31,10 @@ pub enum Reply<'a> {
     /// As `EventQueue::intinfo` gives them.
     Intinfo(u64, u64),
     /// At most [`super::MAX_VM_STATS`] values, and the wall clock.
-    Stats { now: Timeval, values: &'a [u64] },
+    Stats {
+        now: Timeval,
+        values: &'a [u64],
+    },
     StatDesc(&'a str),
     X2apicState(bool),
     Topology(Topology),
@@ -48,3 +56,94 @@ impl Timeval {
     }
 }
 
+/// Writes the answer into the structure that its request came in. What is input there
+/// stays as it is.
+///
+/// Panics when `data` is smaller than the structure that the answer belongs to: the reply
+/// to another request than the one that was decoded from it.
+pub fn encode(reply: &Reply<'_>, data: &mut [u8]) {
+    match *reply {
+        Reply::None => {}
+        Reply::Register(value) => put!(data, sys::vm_register, regval: u64 = value),
+        Reply::SegDesc(desc) => {
+            put!(data, sys::vm_seg_desc, desc.base: u64 = desc.base);
+            put!(data, sys::vm_seg_desc, desc.limit: u32 = desc.limit);
+            put!(data, sys::vm_seg_desc, desc.access: u32 = desc.access);
+        }
+        Reply::Capability(on) => put!(data, sys::vm_capability, capval: i32 = on.into()),
+        Reply::Memseg { len, name } => {
+            // FreeBSD 14's structure begins like 15's.
+            put!(data, sys::vm_memseg, len: usize = len as usize);
+            if len != 0 {
+                let at = offset_of!(sys::vm_memseg, name);
+                const _: () = assert!(
+                    offset_of!(sys::vm_memseg, name) == offset_of!(sys::vm_memseg_14, name)
+                        && offset_of!(sys::vm_memseg, len) == offset_of!(sys::vm_memseg_14, len)
+                );
+                store_str(data, at, SegName::MAX_LEN + 1, name);
+            }
+        }
+        Reply::Mapping(mapping) => {
+            put!(data, sys::vm_memmap, gpa: u64 = mapping.gpa.0);
+            put!(data, sys::vm_memmap, segid: i32 = mapping.segid.index() as i32);
+            put!(data, sys::vm_memmap, segoff: u64 = mapping.segoff);
+            put!(data, sys::vm_memmap, len: usize = mapping.len as usize);
+            put!(data, sys::vm_memmap, prot: i32 = mapping.prot.bits().into());
+            let flags = if mapping.wired {
+                sys::VM_MEMMAP_F_WIRED
+            } else {
+                0
+            };
+            put!(data, sys::vm_memmap, flags: i32 = flags as i32);
+        }
+        Reply::GpaPmap(entries) => {
+            let mut pte = [0; 4];
+            pte[..entries.len()].copy_from_slice(entries);
+            let at = offset_of!(sys::vm_gpa_pte, pte);
+            store_all(data, at, &pte);
+            put!(data, sys::vm_gpa_pte, ptenum: i32 = entries.len() as i32);
+        }
+        Reply::Gla2gpa(gpa) => {
+            put!(data, sys::vm_gla2gpa, fault: i32 = gpa.is_none().into());
+            if let Some(gpa) = gpa {
+                put!(data, sys::vm_gla2gpa, gpa: u64 = gpa.0);
+            }
+        }
+        Reply::Intinfo(info1, info2) => {
+            put!(data, sys::vm_intinfo, info1: u64 = info1);
+            put!(data, sys::vm_intinfo, info2: u64 = info2);
+        }
+        Reply::Stats { now, values } => {
+            let values = &values[..values.len().min(MAX_VM_STATS)];
+            put!(data, sys::vm_stats, num_entries: i32 = values.len() as i32);
+            put!(data, sys::vm_stats, tv.tv_sec: i64 = now.sec);
+            put!(data, sys::vm_stats, tv.tv_usec: i64 = now.usec);
+            store_all(data, offset_of!(sys::vm_stats, statbuf), values);
+        }
+        Reply::StatDesc(desc) => {
+            let at = offset_of!(sys::vm_stat_desc, desc);
+            store_str(data, at, size_of::<sys::vm_stat_desc>() - at, desc);
+        }
+        Reply::X2apicState(enabled) => {
+            let state = if enabled {
+                sys::X2APIC_ENABLED
+            } else {
+                sys::X2APIC_DISABLED
+            };
+            put!(data, sys::vm_x2apic, state: u32 = state);
+        }
+        Reply::Topology(topology) => {
+            put!(data, sys::vm_cpu_topology, sockets: u16 = topology.sockets);
+            put!(data, sys::vm_cpu_topology, cores: u16 = topology.cores);
+            put!(data, sys::vm_cpu_topology, threads: u16 = topology.threads);
+            put!(data, sys::vm_cpu_topology, maxcpus: u16 = topology.maxcpus);
+        }
+    }
+}
+
+/// Stores an array of u64.
+fn store_all(data: &mut [u8], at: usize, values: &[u64]) {
+    for (slot, value) in data[at..].chunks_exact_mut(8).zip(values) {
+        slot.copy_from_slice(&value.to_ne_bytes());
+    }
+}

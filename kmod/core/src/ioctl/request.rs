@@ -23,65 +23,142 @@ pub const MAX_VM_STATS: usize = 64;
 pub enum Request {
     /// Runs until an exit that userland is to handle; `struct vm_exit` goes to `exit`,
     /// and for an IPI exit the destinations to `cpuset`.
-    Run { vcpu: VcpuId, exit: UserPtr, cpuset: UserPtr, cpuset_size: u64 },
-    Suspend { how: SuspendHow },
+    Run {
+        vcpu: VcpuId,
+        exit: UserPtr,
+        cpuset: UserPtr,
+        cpuset_size: u64,
+    },
+    Suspend {
+        how: SuspendHow,
+    },
     Reinit,
-    SetCapability { vcpu: VcpuId, cap: Capability, on: bool },
+    SetCapability {
+        vcpu: VcpuId,
+        cap: Capability,
+        on: bool,
+    },
     /// [`super::Reply::Capability`]
-    GetCapability { vcpu: VcpuId, cap: Capability },
+    GetCapability {
+        vcpu: VcpuId,
+        cap: Capability,
+    },
 
     AllocMemseg(AllocMemseg),
     /// [`super::Reply::Memseg`]
-    GetMemseg { segid: SegId },
+    GetMemseg {
+        segid: SegId,
+    },
     MmapMemseg(Mapping),
     /// [`super::Reply::Mapping`]: the first mapping at `gpa` or above.
-    MmapGetnext { gpa: u64 },
-    MunmapMemseg { gpa: Gpa, len: u64 },
+    MmapGetnext {
+        gpa: u64,
+    },
+    MunmapMemseg {
+        gpa: Gpa,
+        len: u64,
+    },
     /// [`super::Reply::GpaPmap`]
-    GetGpaPmap { gpa: Gpa },
+    GetGpaPmap {
+        gpa: Gpa,
+    },
     /// [`super::Reply::Gla2gpa`]; with `inject_fault` (VM_GLA2GPA) a page fault goes into
     /// the guest as well, and accessed and dirty bits are set.
-    Gla2gpa { vcpu: VcpuId, paging: GuestPaging, gla: Gla, access: Access, inject_fault: bool },
+    Gla2gpa {
+        vcpu: VcpuId,
+        paging: GuestPaging,
+        gla: Gla,
+        access: Access,
+        inject_fault: bool,
+    },
 
     /// [`super::Reply::Register`]
-    GetRegister { vcpu: VcpuId, reg: Readable },
-    SetRegister { vcpu: VcpuId, reg: Reg, value: u64 },
+    GetRegister {
+        vcpu: VcpuId,
+        reg: Readable,
+    },
+    SetRegister {
+        vcpu: VcpuId,
+        reg: Reg,
+        value: u64,
+    },
     /// `count` ints at `regnums`, each through [`Readable::from_raw`]; as many u64 to
     /// `values`.
     GetRegisterSet(RegisterSet),
     /// `count` ints at `regnums`, each through [`writable`]; as many u64 at `values`.
     SetRegisterSet(RegisterSet),
     /// [`super::Reply::SegDesc`]
-    GetSegDesc { vcpu: VcpuId, seg: SegReg },
-    SetSegDesc { vcpu: VcpuId, seg: SegReg, desc: SegDesc },
+    GetSegDesc {
+        vcpu: VcpuId,
+        seg: SegReg,
+    },
+    SetSegDesc {
+        vcpu: VcpuId,
+        seg: SegReg,
+        desc: SegDesc,
+    },
 
     /// [`super::Reply::Intinfo`]
-    GetIntinfo { vcpu: VcpuId },
+    GetIntinfo {
+        vcpu: VcpuId,
+    },
     /// For [`crate::vcpu::events::EventQueue::set_exit_intinfo`], which checks it.
-    SetIntinfo { vcpu: VcpuId, info: u64 },
-    InjectException { vcpu: VcpuId, vector: Vector, error_code: Option<u32>, restart: bool },
-    InjectNmi { vcpu: VcpuId },
-    RestartInstruction { vcpu: VcpuId },
+    SetIntinfo {
+        vcpu: VcpuId,
+        info: u64,
+    },
+    InjectException {
+        vcpu: VcpuId,
+        vector: Vector,
+        error_code: Option<u32>,
+        restart: bool,
+    },
+    InjectNmi {
+        vcpu: VcpuId,
+    },
+    RestartInstruction {
+        vcpu: VcpuId,
+    },
 
     /// [`super::Reply::Stats`]; `index` may be past the last statistic (ENOENT) or right
     /// behind it (none are returned).
-    Stats { vcpu: VcpuId, index: usize },
+    Stats {
+        vcpu: VcpuId,
+        index: usize,
+    },
     /// [`super::Reply::StatDesc`]; EINVAL when there is no such statistic.
-    StatDesc { index: usize },
+    StatDesc {
+        index: usize,
+    },
 
-    SetX2apicState { vcpu: VcpuId, enabled: bool },
+    SetX2apicState {
+        vcpu: VcpuId,
+        enabled: bool,
+    },
     /// [`super::Reply::X2apicState`]
-    GetX2apicState { vcpu: VcpuId },
+    GetX2apicState {
+        vcpu: VcpuId,
+    },
     SetTopology(Topology),
     /// [`super::Reply::Topology`]
     GetTopology,
 
-    ActivateCpu { vcpu: VcpuId },
+    ActivateCpu {
+        vcpu: VcpuId,
+    },
     /// A bit mask of `size` bytes goes to `mask`; ERANGE when a set bit doesn't fit.
-    GetCpus { which: CpuSetKind, mask: UserPtr, size: usize },
+    GetCpus {
+        which: CpuSetKind,
+        mask: UserPtr,
+        size: usize,
+    },
     /// `None` is every active vcpu.
-    SuspendCpu { vcpu: Option<VcpuId> },
-    ResumeCpu { vcpu: Option<VcpuId> },
+    SuspendCpu {
+        vcpu: Option<VcpuId>,
+    },
+    ResumeCpu {
+        vcpu: Option<VcpuId>,
+    },
 }
 
 impl Request {

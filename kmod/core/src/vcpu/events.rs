@@ -51,7 +51,10 @@ const VALID: u64 = 1 << 31;
 
 impl EventQueue {
     pub const fn new() -> Self {
-        Self { exit_intinfo: None, exception: None }
+        Self {
+            exit_intinfo: None,
+            exception: None,
+        }
     }
 
     /// Queues a hardware exception (VM_INJECT_EXCEPTION, or an emulation that faults).
@@ -65,14 +68,22 @@ impl EventQueue {
     /// [`crate::regs::Reg::IntrShadow`] after success, in that order: a refused exception
     /// must not touch the shadow. A fault restarts its instruction: the caller sets the
     /// next RIP back.
-    pub fn inject_exception(&mut self, vector: Vector, error_code: Option<u32>) -> Result<(), Errno> {
+    pub fn inject_exception(
+        &mut self,
+        vector: Vector,
+        error_code: Option<u32>,
+    ) -> Result<(), Errno> {
         if vector.0 >= 32 || vector == Vector::DF {
             return Err(Errno::EINVAL);
         }
         if self.exception.is_some() {
             return Err(Errno::EBUSY);
         }
-        self.exception = Some(IntInfo::new(EventType::HardwareException, vector, error_code));
+        self.exception = Some(IntInfo::new(
+            EventType::HardwareException,
+            vector,
+            error_code,
+        ));
         Ok(())
     }
 
@@ -168,7 +179,11 @@ impl IntInfo {
     }
 
     pub const fn error_code(self) -> Option<u32> {
-        if self.0 & ERROR_CODE_VALID != 0 { Some((self.0 >> 32) as u32) } else { None }
+        if self.0 & ERROR_CODE_VALID != 0 {
+            Some((self.0 >> 32) as u32)
+        } else {
+            None
+        }
     }
 }
 
@@ -208,12 +223,10 @@ fn class(event: IntInfo) -> Class {
     }
 }
 
-/// `second` happened while `first` was delivered (SDM table 6-5).
+/// `second` happened while `first` was delivered (SDM table 6-5). After #DF any exception
+/// is a shutdown: a benign one has no handler to return to either.
 fn nested(first: IntInfo, second: IntInfo) -> EntryEvent {
-    if first.kind() == EventType::HardwareException
-        && first.vector() == Vector::DF
-        && class(second) != Class::Benign
-    {
+    if first.kind() == EventType::HardwareException && first.vector() == Vector::DF {
         return EntryEvent::TripleFault;
     }
     EntryEvent::Inject(match (class(first), class(second)) {
@@ -225,4 +238,219 @@ fn nested(first: IntInfo, second: IntInfo) -> EntryEvent {
         // `first`, which happens again.
         _ => second,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exception(vector: Vector, error_code: Option<u32>) -> IntInfo {
+        IntInfo::new(EventType::HardwareException, vector, error_code)
+    }
+
+    /// `first` interrupted by a VM exit, then `second` injected.
+    fn after(first: IntInfo, second: IntInfo) -> EntryEvent {
+        let mut queue = EventQueue::new();
+        queue.set_exit_intinfo(first.raw()).unwrap();
+        queue
+            .inject_exception(second.vector(), second.error_code())
+            .unwrap();
+        let event = queue.take_entry_event();
+        assert!(queue.is_empty());
+        event
+    }
+
+    const DOUBLE_FAULT: EntryEvent = EntryEvent::Inject(IntInfo(0x8000_0b08));
+
+    #[test]
+    fn layout_is_the_headers() {
+        let gp = exception(Vector::GP, Some(0x1234));
+        assert_eq!(gp.raw(), 0x1234_8000_0b0d);
+        assert_eq!(gp.entry_field(), 0x8000_0b0d);
+        assert_eq!(gp.error_code(), Some(0x1234));
+        assert_eq!(gp.kind(), EventType::HardwareException);
+        let valid = u64::from(vmm_sys::VM_INTINFO_VALID);
+        let ud = exception(Vector::UD, None);
+        assert_eq!(
+            ud.raw(),
+            valid | u64::from(vmm_sys::VM_INTINFO_HWEXCEPTION) | 6
+        );
+        assert_eq!(RESERVED, u64::from(vmm_sys::VM_INTINFO_RSVD));
+        assert_eq!(ERROR_CODE_VALID, u64::from(vmm_sys::VM_INTINFO_DEL_ERRCODE));
+        assert_eq!(
+            IntInfo::from_raw(valid | u64::from(vmm_sys::VM_INTINFO_SWINTR) | 0x80),
+            Ok(Some(IntInfo::new(
+                EventType::SoftwareInterrupt,
+                Vector(0x80),
+                None
+            )))
+        );
+    }
+
+    #[test]
+    fn an_exception_is_delivered_once() {
+        let mut queue = EventQueue::new();
+        assert_eq!(queue.take_entry_event(), EntryEvent::None);
+        queue.inject_exception(Vector::PF, Some(2)).unwrap();
+        assert_eq!(queue.intinfo(), (0, 0x2_8000_0b0e));
+        assert_eq!(
+            queue.take_entry_event(),
+            EntryEvent::Inject(exception(Vector::PF, Some(2)))
+        );
+        assert_eq!(queue.intinfo(), (0, 0));
+        assert_eq!(queue.take_entry_event(), EntryEvent::None);
+    }
+
+    #[test]
+    fn what_cannot_be_injected() {
+        let mut queue = EventQueue::new();
+        assert_eq!(
+            queue.inject_exception(Vector::DF, Some(0)),
+            Err(Errno::EINVAL)
+        );
+        assert_eq!(queue.inject_exception(Vector(32), None), Err(Errno::EINVAL));
+        assert_eq!(
+            queue.inject_exception(Vector(255), None),
+            Err(Errno::EINVAL)
+        );
+        assert!(queue.is_empty());
+        queue.inject_exception(Vector::UD, None).unwrap();
+        assert_eq!(
+            queue.inject_exception(Vector::GP, Some(0)),
+            Err(Errno::EBUSY)
+        );
+        // A bad vector is EINVAL even then, as in vmm.
+        assert_eq!(queue.inject_exception(Vector::DF, None), Err(Errno::EINVAL));
+        assert_eq!(
+            queue.take_entry_event(),
+            EntryEvent::Inject(exception(Vector::UD, None))
+        );
+    }
+
+    #[test]
+    fn set_intinfo_takes_what_a_cpu_can_deliver() {
+        let mut queue = EventQueue::new();
+        let bad = [
+            // An NMI is vector 2.
+            0x8000_0203,
+            // Exceptions are vectors below 32.
+            0x8000_0320,
+            // Reserved bits.
+            0x8000_1000,
+            0xc000_0306,
+            // Types that no delivery has.
+            0x8000_0102,
+            0x8000_0700,
+        ];
+        queue.set_exit_intinfo(0x8000_0202).unwrap();
+        for raw in bad {
+            assert_eq!(queue.set_exit_intinfo(raw), Err(Errno::EINVAL), "{raw:#x}");
+            assert_eq!(queue.intinfo(), (0x8000_0202, 0));
+        }
+        // Without the valid bit nothing waits, whatever else is there.
+        queue.set_exit_intinfo(0x1234_7fff_ffff).unwrap();
+        assert_eq!(queue.intinfo(), (0, 0));
+        queue.set_exit_intinfo(0x55_8000_0b0d).unwrap();
+        assert_eq!(
+            queue.take_entry_event(),
+            EntryEvent::Inject(exception(Vector::GP, Some(0x55)))
+        );
+    }
+
+    #[test]
+    fn table_6_5() {
+        let benign = [
+            Vector::DB,
+            Vector::BP,
+            Vector::UD,
+            Vector::NM,
+            Vector::AC,
+            Vector::MC,
+        ];
+        let contributory = [
+            Vector::DE,
+            Vector::TS,
+            Vector::NP,
+            Vector::SS,
+            Vector::GP,
+            Vector::CP,
+        ];
+        let page_fault = [Vector::PF, Vector::VE];
+        let serial = |second: Vector| EntryEvent::Inject(exception(second, None));
+        for second in benign.into_iter().chain(contributory).chain(page_fault) {
+            for first in benign {
+                assert_eq!(
+                    after(exception(first, None), exception(second, None)),
+                    serial(second)
+                );
+            }
+            for first in contributory {
+                let expected = if contributory.contains(&second) {
+                    DOUBLE_FAULT
+                } else {
+                    serial(second)
+                };
+                assert_eq!(
+                    after(exception(first, None), exception(second, None)),
+                    expected
+                );
+            }
+            for first in page_fault {
+                let expected = if benign.contains(&second) {
+                    serial(second)
+                } else {
+                    DOUBLE_FAULT
+                };
+                assert_eq!(
+                    after(exception(first, None), exception(second, None)),
+                    expected
+                );
+            }
+            assert_eq!(
+                after(exception(Vector::DF, Some(0)), exception(second, None)),
+                EntryEvent::TripleFault
+            );
+        }
+    }
+
+    #[test]
+    fn only_exceptions_combine() {
+        let gp = exception(Vector::GP, Some(0));
+        for kind in [
+            EventType::ExternalInterrupt,
+            EventType::SoftwareInterrupt,
+            EventType::SoftwareException,
+            EventType::PrivilegedSoftwareException,
+        ] {
+            // Vector 13 and 8 as interrupts are no #GP and no #DF.
+            for vector in [Vector::GP, Vector::DF] {
+                let first = IntInfo::new(kind, vector, None);
+                assert_eq!(after(first, gp), EntryEvent::Inject(gp));
+            }
+        }
+        let nmi = IntInfo::new(EventType::Nmi, Vector::NMI, None);
+        assert_eq!(after(nmi, gp), EntryEvent::Inject(gp));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_intinfo_is_refused_or_kept(raw: u64) {
+            let mut queue = EventQueue::new();
+            match queue.set_exit_intinfo(raw) {
+                Ok(()) if raw & VALID == 0 => assert!(queue.is_empty()),
+                Ok(()) => {
+                    assert_eq!(queue.intinfo().0, raw);
+                    let EntryEvent::Inject(event) = queue.take_entry_event() else {
+                        panic!("a valid event was dropped");
+                    };
+                    assert_eq!(event.entry_field() as u64 & RESERVED, 0);
+                    assert_eq!(event.vector().0, raw as u8);
+                }
+                Err(error) => {
+                    assert_eq!(error, Errno::EINVAL);
+                    assert!(queue.is_empty());
+                }
+            }
+        }
+    }
 }

@@ -65,7 +65,10 @@ mod tests {
         }
         assert_eq!(Capability::ALL.len() as u32, vmm_sys::VM_CAP_MAX);
         assert_eq!(Capability::HaltExit as u32, vmm_sys::VM_CAP_HALT_EXIT);
-        assert_eq!(Capability::EnableInvpcid as u32, vmm_sys::VM_CAP_ENABLE_INVPCID);
+        assert_eq!(
+            Capability::EnableInvpcid as u32,
+            vmm_sys::VM_CAP_ENABLE_INVPCID
+        );
         assert_eq!(Capability::RflagsTf as u32, vmm_sys::VM_CAP_RFLAGS_TF);
         assert_eq!(Capability::from_raw(vmm_sys::VM_CAP_MAX), None);
         assert_eq!(Capability::from_raw(u32::MAX), None);
