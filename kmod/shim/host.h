@@ -42,6 +42,7 @@ enum host_error {
 	HOST_EIO = 5,
 	HOST_ENXIO = 6,
 	HOST_E2BIG = 7,
+	HOST_EDEADLK = 11,
 	HOST_ENOMEM = 12,
 	HOST_EACCES = 13,
 	HOST_EFAULT = 14,

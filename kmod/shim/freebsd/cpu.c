@@ -1,0 +1,181 @@
+/*-
+ * SPDX-License-Identifier: BSD-2-Clause
+ *
+ * cpu.c: the host's CPUs: staying on one, interrupting others, and the host
+ * state that running a guest disturbs.
+ */
+#include <sys/param.h>
+#include <sys/systm.h>
+#include <sys/bus.h>
+#include <sys/lock.h>
+#include <sys/mutex.h>
+#include <sys/pcpu.h>
+#include <sys/proc.h>
+#include <sys/smp.h>
+
+#include <vm/vm.h>
+#include <vm/pmap.h>
+
+#include <machine/cpufunc.h>
+#include <machine/fpu.h>
+#include <machine/intr_machdep.h>
+#include <machine/md_var.h>
+#include <machine/pcb.h>
+#include <machine/segments.h>
+#include <machine/smp.h>
+#include <machine/specialreg.h>
+#include <machine/tss.h>
+#include <x86/apicvar.h>
+
+#include "../host.h"
+#include "shim.h"
+
+static int kick_vector;
+
+/*
+ * The kick's handler only acknowledges: reaching the CPU is all that is wanted.
+ * When every dynamic vector is taken IPI_AST does it, at a higher price.
+ */
+void
+shim_cpu_init(void)
+{
+	kick_vector = lapic_ipi_alloc(pti ? &IDTVEC(justreturn1_pti) :
+	    &IDTVEC(justreturn));
+	if (kick_vector < 0)
+		kick_vector = IPI_AST;
+}
+
+void
+shim_cpu_fini(void)
+{
+	if (kick_vector != IPI_AST)
+		lapic_ipi_free(kick_vector);
+}
+
+uint32_t
+host_ncpus(void)
+{
+	return (mp_maxid + 1);
+}
+
+uint32_t
+host_curcpu(void)
+{
+	return (curcpu);
+}
+
+void
+host_critical_enter(void)
+{
+	critical_enter();
+}
+
+void
+host_critical_exit(void)
+{
+	critical_exit();
+}
+
+/* spinlock_enter(9) keeps the interrupt state in the thread. */
+uint64_t
+host_spin_enter(void)
+{
+	spinlock_enter();
+	return (0);
+}
+
+void
+host_spin_exit(uint64_t cookie __unused)
+{
+	spinlock_exit();
+}
+
+void
+host_run_on_all_cpus(void (*fn)(void *), void *arg)
+{
+	smp_rendezvous(smp_no_rendezvous_barrier, fn,
+	    smp_no_rendezvous_barrier, arg);
+}
+
+void
+host_kick_cpu(uint32_t cpu)
+{
+	ipi_cpu(cpu, kick_vector);
+}
+
+void
+host_cr4_change(uint64_t set, uint64_t clear)
+{
+	load_cr4((rcr4() | set) & ~clear);
+}
+
+bool
+host_should_yield(void)
+{
+	struct thread *td;
+
+	td = curthread;
+	return (td->td_ast != 0 || td->td_owepreempt != 0);
+}
+
+/* All but the scheduler's AST is handled on the way to userland only. */
+int
+host_yield(void)
+{
+	struct thread *td;
+
+	td = curthread;
+	if ((td->td_ast & ~TDAI(TDA_SCHED)) != 0)
+		return (HOST_EINTR);
+	if (td->td_ast != 0)
+		kern_yield(PRI_USER);
+	return (0);
+}
+
+/* The protection keys of the thread that is in a world, while it is. */
+DPCPU_DEFINE_STATIC(uint32_t, world_pkru);
+
+static bool
+pku_enabled(void)
+{
+	return ((cpu_stdext_feature2 & CPUID_STDEXT2_PKU) != 0);
+}
+
+void
+host_world_begin(void)
+{
+	CRITICAL_ASSERT(curthread);
+
+	/*
+	 * Also what makes the segment bases, now in the pcb, come back before
+	 * the thread sees userland again.
+	 */
+	set_pcb_flags(curthread->td_pcb, PCB_FULL_IRET);
+	if (pku_enabled())
+		DPCPU_SET(world_pkru, rdpkru());
+	fpuexit(curthread);
+	clts();
+}
+
+void
+host_world_end(void)
+{
+	struct system_segment_descriptor *tss;
+
+	/* The thread's FPU state is in its pcb; the next use faults it in. */
+	load_cr0(rcr0() | CR0_TS);
+	/* PKRU matters before that, though: to each access to user memory. */
+	if (pku_enabled())
+		wrpkru(DPCPU_GET(world_pkru));
+
+	/*
+	 * A VM exit leaves a task register whose limit excludes the I/O bitmap
+	 * (SDM 28.5.2).  Only threads with a TSS of their own have a bitmap,
+	 * and a switch to another one of these loads the register anyway.
+	 */
+	if (curthread->td_pcb->pcb_tssp != NULL) {
+		tss = PCPU_GET(tss);
+		tss->sd_type = SDT_SYSTSS;
+		ltr(GSEL(GPROC0_SEL, SEL_KPL));
+	}
+}
