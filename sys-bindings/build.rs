@@ -64,6 +64,7 @@ fn builder(headers: &Headers, header: &Path) -> Result<Builder, String> {
         .default_enum_style(EnumVariation::Consts)
         .prepend_enum_name(false)
         .derive_default(true)
+        .derive_eq(true)
         .layout_tests(true)
         .generate_comments(false)
         .formatter(bindgen::Formatter::None))
