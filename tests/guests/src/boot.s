@@ -29,7 +29,7 @@ _start:
 	mov %eax, %fs
 	mov %eax, %gs
 
-	mov $early32, %eax		# weak: 0 when the program has none
+	mov $early32, %eax		# guest.ld: 0 when the program has none
 	test %eax, %eax
 	jz 2f
 	call *%eax
@@ -76,8 +76,6 @@ _start:
 6:	cli
 	hlt
 	jmp 6b
-
-	.weak early32
 
 	.section .data
 	.align 8

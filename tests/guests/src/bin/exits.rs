@@ -278,7 +278,7 @@ fn debug() {
     // SAFETY: clears what the single step set, for the next check.
     unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffffeff", "popfq") };
     is(expect!("int3"), 3, "INT3");
-    is(expect!("int1",), 1, "INT1");
+    is(expect!(".byte 0xf1"), 1, "INT1");
     println!("debug: ok");
 }
 
