@@ -70,7 +70,22 @@ impl<'a> Getopt<'a> {
         })
     }
 
-    /// The colon-count after `name` in the option string, `None` if the name isn't there.
+    /// A long option (`--name…`) standing where the next option would be: takes it, and gives
+    /// what stands after the dashes. getopt(3) has none, so ask before each `next`.
+    pub fn take_long(&mut self) -> Option<&'a str> {
+        if !self.cluster.is_empty() {
+            return None;
+        }
+        let typed = self
+            .args
+            .get(self.index)?
+            .strip_prefix("--")
+            .filter(|t| !t.is_empty())?;
+        self.index += 1;
+        Some(typed)
+    }
+
+    /// Whether `name` takes an argument, `None` if the option string doesn't have it.
     fn takes_argument(&self, name: char) -> Option<bool> {
         if name == ':' {
             return None;
@@ -188,6 +203,19 @@ mod tests {
         }
         assert_eq!(taken, [Some("31,uart,stdio"), None, Some("31,uart")]);
         assert_eq!(getopt.operands(), ["guest0"]);
+    }
+
+    #[test]
+    fn long_options_are_taken_between_short_ones() {
+        let line = args("-A --kernel=x -m 5 -- --kernel");
+        let mut getopt = Getopt::new(&line, "Am:");
+        assert_eq!(getopt.take_long(), None);
+        assert!(getopt.next().unwrap().is_ok());
+        assert_eq!(getopt.take_long(), Some("kernel=x"));
+        assert_eq!(getopt.next().unwrap().unwrap().arg, Some("5"));
+        assert_eq!(getopt.take_long(), None);
+        assert_eq!(getopt.next(), None);
+        assert_eq!(getopt.operands(), ["--kernel"]);
     }
 
     proptest! {

@@ -67,21 +67,7 @@ pub fn parse<'a, T: Copy + PartialEq>(
         if arg == "--" {
             operands.extend(rest.by_ref());
         } else if let Some(typed) = arg.strip_prefix("--") {
-            let (name, joined) = match typed.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (typed, None),
-            };
-            let option = lookup(name, typed, table)?;
-            let arg = match (option.has_arg, joined) {
-                (HasArg::No, Some(_)) => return Err(Error::UnwantedArgument(name.to_owned())),
-                (HasArg::No, None) => None,
-                (HasArg::Required, Some(value)) => Some(value),
-                (HasArg::Required, None) => Some(
-                    rest.next()
-                        .ok_or_else(|| Error::MissingArgument(name.to_owned()))?,
-                ),
-            };
-            found.push(Found { id: option.id, arg });
+            found.push(resolve(typed, table, || rest.next())?);
         } else if let Some(letter) = arg
             .strip_prefix('-')
             .and_then(|letters| letters.chars().next())
@@ -92,6 +78,29 @@ pub fn parse<'a, T: Copy + PartialEq>(
         }
     }
     Ok((found, operands))
+}
+
+/// One long option: `typed` is what stood after the dashes, `next` takes the next argument.
+/// For programs that mix long options with short ones (see `Getopt::take_long`).
+pub fn resolve<'a, T: Copy + PartialEq>(
+    typed: &'a str,
+    table: &[LongOpt<T>],
+    next: impl FnOnce() -> Option<&'a str>,
+) -> Result<Found<'a, T>, Error> {
+    let (name, joined) = match typed.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (typed, None),
+    };
+    let option = lookup(name, typed, table)?;
+    let arg = match (option.has_arg, joined) {
+        (HasArg::No, Some(_)) => return Err(Error::UnwantedArgument(name.to_owned())),
+        (HasArg::No, None) => None,
+        (HasArg::Required, Some(value)) => Some(value),
+        (HasArg::Required, None) => {
+            Some(next().ok_or_else(|| Error::MissingArgument(name.to_owned()))?)
+        }
+    };
+    Ok(Found { id: option.id, arg })
 }
 
 /// The option of that exact name, or the only one that begins so.
