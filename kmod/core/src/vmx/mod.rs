@@ -1,13 +1,18 @@
 //! VT-x as data: what the SDM's tables say, in types, without one privileged instruction.
 //! In reading order: `caps` and `controls` (what the CPU has and what we take of it),
-//! `field` (the VMCS), `reset` and `cr` (the guest's state), `entry_check` (what VM entry
-//! demands of all that), then the way out: `reason`, `qualification`, `interruption`,
-//! `instruction_error`.
+//! `field` (the VMCS), `segment`, `reset` and `cr` (the guest's state), `entry_check` (what
+//! VM entry demands of all that), then the way out: `reason`, `qualification`,
+//! `interruption`, `instruction_error`.
 //!
 //! Chapter and table numbers are those of the SDM of 2023 and later, where VMX begins at
 //! chapter 24 of volume 3C.
 
 pub mod caps;
 pub mod controls;
+pub mod cr;
 pub mod field;
 pub mod reason;
+pub mod reset;
+pub mod segment;
+#[cfg(test)]
+mod testing;
