@@ -42,6 +42,16 @@ impl Headers {
         }
         args
     }
+
+    /// A program of the same LLVM (`ld.lld`, `llvm-objcopy`), else one on the PATH.
+    pub fn tool(&self, name: &str) -> PathBuf {
+        let beside = self.clang.with_file_name(name);
+        if beside.is_file() {
+            beside
+        } else {
+            PathBuf::from(name)
+        }
+    }
 }
 
 /// What a build script prints so that it runs again when the answer of [`find`] may change.

@@ -1,0 +1,60 @@
+# What a person types. Written for both GNU make and FreeBSD's make; the work is done by
+# cargo, build.rs and the small scripts named here. VERBOSE=1 shows all output.
+
+STEP = tests/step
+
+.PHONY: all help setup ko lab-module userland freebsd-userland guests image check-ko \
+	run lab test bench fmt lint clean
+
+all: ko userland lab-module freebsd-userland ## everything for this machine: vmm_rs.ko for FreeBSD, lab module, userland
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | \
+	while IFS='|' read -r name what; do printf '  make %-18s %s\n' "$$name" "$$what"; done
+
+setup: ## install what is missing (apt or pkg, a Python environment in build/)
+	@tests/setup.sh
+
+ko: setup ## build/vmm_rs.ko, the FreeBSD kernel module
+	@$(STEP) core "kernel core (Rust)" kmod/build/core
+	@$(STEP) ko "vmm_rs.ko for FreeBSD" cargo build --package vmm_rs_e2e --lib --features ko
+
+userland: setup ## bhyve, bhyveload and bhyvectl for this machine, in target/release
+	@$(STEP) userland "userland" cargo build --release --package bhyve --package bhyveload --package bhyvectl
+
+freebsd-userland: setup ## build/freebsd: the userland for FreeBSD 14 and 15
+	@$(STEP) freebsd-userland "userland for FreeBSD" userland/build/freebsd
+
+lab-module: ko ## build/lab/vmm_rs.ko, the module for the lab's Linux host
+	@$(STEP) lab-module "lab module (Linux)" kmod/build/lab-module
+
+guests: setup ## the guest programs of the tests, in build/lab/root
+	@[ ! -x tests/guests/build ] || $(STEP) guests "guest programs" tests/guests/build
+
+image: lab-module guests ## the lab's root file system with all that runs there
+	@$(STEP) lab-userland "userland for the lab (static)" userland/build/lab
+	@$(STEP) image "lab image" tests/lab/image
+
+check-ko: ko ## check build/vmm_rs.ko: relocations, symbols, registers, red zone, linker sets
+	@cargo run --quiet --bin check_ko -- build/vmm_rs.ko
+
+run: image ## the main job: in the lab, load the module and run the demonstration guest
+	@cargo run --quiet --bin lab -- demo
+
+lab: image ## an interactive shell on the lab host; `exit` leaves
+	@cargo run --quiet --bin lab -- shell
+
+test: image freebsd-userland check-ko ## all tests: unit tests here, link check, end-to-end tests in the lab
+	@tests/run-tests
+
+bench: image ## measure what there is to measure, in the lab
+	@cargo run --quiet --bin lab -- bench
+
+fmt: ## format all Rust sources
+	@cargo fmt --all
+
+lint: ko ## formatting, clippy over everything, shell syntax
+	@tests/lint
+
+clean: ## remove everything built, but not what setup fetched
+	rm -rf target build/ko build/freebsd build/logs build/vmm_rs.ko build/lab/kmod build/lab/userland build/lab/root build/lab/runs

@@ -1,0 +1,151 @@
+//! What a lab is made of: the machine that Bochs emulates and how its host kernel boots.
+
+use std::path::Path;
+
+/// A CPU model of Bochs, with what its VT-x has and lacks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CpuModel {
+    /// EPT with 4K/2M/1G/A-D, VPID, unrestricted guest, APIC virtualization, PML, TSC scaling.
+    SkylakeX,
+    /// No PML, no TSC scaling, no XSAVES.
+    Haswell4770,
+    /// No accessed/dirty bits in EPT, no virtual-interrupt delivery.
+    SandyBridge2600k,
+    /// VT-x without EPT: the module must refuse.
+    Core2PenrynT9600,
+    /// An AMD CPU: no VT-x at all.
+    Ryzen,
+}
+
+impl CpuModel {
+    pub const ALL: [CpuModel; 5] = [
+        CpuModel::SkylakeX,
+        CpuModel::Haswell4770,
+        CpuModel::SandyBridge2600k,
+        CpuModel::Core2PenrynT9600,
+        CpuModel::Ryzen,
+    ];
+
+    /// Its name in a Bochs configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            CpuModel::SkylakeX => "corei7_skylake_x",
+            CpuModel::Haswell4770 => "corei7_haswell_4770",
+            CpuModel::SandyBridge2600k => "corei7_sandy_bridge_2600k",
+            CpuModel::Core2PenrynT9600 => "core2_penryn_t9600",
+            CpuModel::Ryzen => "ryzen",
+        }
+    }
+}
+
+/// What the firmware leaves in IA32_FEATURE_CONTROL (SDM 24.7).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FeatureControl {
+    /// Locked, VMX outside SMX on: what Bochs's BIOS sets.
+    LockedOn,
+    /// Locked, VMX off: disabled in the firmware's setup.
+    LockedOff,
+    /// Not locked: the kernel may choose.
+    Unlocked,
+}
+
+/// One lab. Tests with equal configurations can share one, see [`super::shared`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct LabConfig {
+    pub cpu_model: CpuModel,
+    /// Emulated CPUs. Each further one doubles the time everything takes.
+    pub cpus: u32,
+    pub memory_mb: u32,
+    pub feature_control: FeatureControl,
+    /// Hides #GP on MSRs that Bochs doesn't know.
+    pub ignore_bad_msrs: bool,
+    /// Appended to the host kernel's command line.
+    pub kernel_args: String,
+}
+
+impl Default for LabConfig {
+    fn default() -> LabConfig {
+        LabConfig {
+            cpu_model: CpuModel::SkylakeX,
+            cpus: 1,
+            memory_mb: 512,
+            feature_control: FeatureControl::LockedOn,
+            ignore_bad_msrs: true,
+            kernel_args: String::new(),
+        }
+    }
+}
+
+/// Instructions per second of emulated time; what Bochs does per second of real time on a
+/// recent machine, so that the guest's clock and ours agree roughly.
+const IPS: u32 = 100_000_000;
+
+impl LabConfig {
+    /// The host kernel's command line. Calibrating the TSC against Bochs's timers fails, so
+    /// its frequency is given; an oops ends the lab, because a test must not go on after it.
+    pub fn command_line(&self) -> String {
+        let tsc_khz = IPS / 1000;
+        format!(
+            "console=ttyS0,115200 quiet tsc_early_khz={tsc_khz} mitigations=off oops=panic panic=0 \
+             random.trust_cpu=on {}",
+            self.kernel_args
+        )
+        .trim_end()
+        .to_owned()
+    }
+
+    /// Bochs's configuration file. The serial lines: com1 is the kernel's console, com2 the
+    /// agent's, com3 a terminal; the latter two connect to these TCP ports. The dummy sound
+    /// driver matters: without a sound card the default one ends Bochs.
+    pub(super) fn bochsrc(&self, files: &Files<'_>, agent_port: u16, terminal_port: u16) -> String {
+        let Files {
+            folder,
+            bios,
+            vga_bios,
+            iso,
+        } = files;
+        let (folder, bios, vga_bios, iso) = (
+            folder.display(),
+            bios.display(),
+            vga_bios.display(),
+            iso.display(),
+        );
+        let (cpus, model, ignore) = (
+            self.cpus,
+            self.cpu_model.name(),
+            u32::from(self.ignore_bad_msrs),
+        );
+        let memory = self.memory_mb;
+        format!(
+            "config_interface: textconfig\n\
+             display_library: rfb, options=\"timeout=0\"\n\
+             cpu: model={model}, count={cpus}, ips={IPS}, reset_on_triple_fault=0, ignore_bad_msrs={ignore}\n\
+             memory: guest={memory}, host={memory}\n\
+             romimage: file={bios}\n\
+             vgaromimage: file={vga_bios}\n\
+             ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
+             ata0-master: type=cdrom, path={iso}, status=inserted\n\
+             boot: cdrom\n\
+             com1: enabled=1, mode=file, dev={folder}/console.log\n\
+             com2: enabled=1, mode=socket-client, dev=127.0.0.1:{agent_port}\n\
+             com3: enabled=1, mode=socket-client, dev=127.0.0.1:{terminal_port}\n\
+             clock: sync=none, time0=1767225600\n\
+             mouse: enabled=0\n\
+             sound: waveoutdrv=dummy\n\
+             speaker: enabled=0\n\
+             log: {folder}/bochs.log\n\
+             panic: action=fatal\n\
+             error: action=report\n\
+             info: action=ignore\n\
+             debug: action=ignore\n"
+        )
+    }
+}
+
+/// Where the machine's parts are.
+pub(super) struct Files<'a> {
+    pub folder: &'a Path,
+    pub bios: &'a Path,
+    pub vga_bios: &'a Path,
+    pub iso: &'a Path,
+}

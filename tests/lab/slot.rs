@@ -1,0 +1,42 @@
+//! The right to run a lab: each takes a CPU of the build machine, so that only two may run
+//! at a time, whoever started them. File locks end with the process that holds them.
+
+use std::fs::{self, File};
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{shared, workspace};
+
+const SLOTS: u32 = 2;
+/// Longer than any test run: another one is stuck.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// Held while a lab runs.
+#[derive(Debug)]
+pub struct Slot {
+    _lock: File,
+}
+
+/// Waits for a free slot; labs that tests of this process share and nobody uses give way.
+pub fn acquire() -> io::Result<Slot> {
+    let folder = workspace().join("build/lab/slots");
+    fs::create_dir_all(&folder)?;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        for number in 0..SLOTS {
+            let lock = File::create(folder.join(number.to_string()))?;
+            if lock.try_lock().is_ok() {
+                return Ok(Slot { _lock: lock });
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!(
+                "two other labs hold {}",
+                folder.display()
+            )));
+        }
+        shared::end_idle();
+        thread::sleep(Duration::from_millis(200));
+    }
+}

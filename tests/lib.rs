@@ -1,0 +1,4 @@
+//! What the end-to-end tests and the commands of the Makefile share: the lab (an emulated
+//! machine with VT-x whose host kernel runs the module).
+
+pub mod lab;

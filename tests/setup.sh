@@ -1,0 +1,153 @@
+#!/bin/sh
+# Installs what the build, the tests and the lab need, and nothing that is there already:
+#   tests/setup.sh          everything          tests/setup.sh --check   only say what is missing
+# Debian and Ubuntu: apt packages, and a Python environment in build/venv for the FreeBSD
+# headers and cross linker. FreeBSD: pkg. Elsewhere: a list of what is needed.
+set -eu
+cd "$(dirname "$0")/.."
+log=build/logs/setup.log
+mkdir -p build/logs
+
+zig=0.17.0
+say() { echo "setup: $*"; }
+die() {
+	echo "setup: $*" >&2
+	exit 1
+}
+# Runs a long step with its output in the log.
+step() {
+	what=$1
+	shift
+	say "$what"
+	"$@" >>"$log" 2>&1 || die "failed: $what; see $log"
+}
+as_root() {
+	if [ "$(id -u)" = 0 ]; then "$@"; else sudo -- "$@"; fi
+}
+
+check_rust() {
+	command -v cargo >/dev/null ||
+		die "no cargo on the PATH: install Rust's stable toolchain first (https://rustup.rs)"
+}
+
+# ---- Debian and Ubuntu -------------------------------------------------------------
+
+# Build and lab tools under the same name everywhere, then those that differ.
+apt_packages="build-essential python3 python3-venv clang-19 lld-19 llvm-19 libclang1-19 \
+	bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools busybox-static cpio gzip"
+
+apt_missing() {
+	for package in "$@"; do
+		dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || echo "$package"
+	done
+}
+# The first of these packages that the archive has.
+apt_first() {
+	for package in "$@"; do
+		if apt-cache show "$package" >/dev/null 2>&1; then
+			echo "$package"
+			return
+		fi
+	done
+}
+lab_release() { tests/lab/kernel-release 2>/dev/null; }
+
+setup_apt() {
+	wanted=$(apt_missing $apt_packages)
+	rust=
+	kmod/build/cargo-kernel --which >/dev/null 2>&1 || rust=1
+	headers=
+	lab_release >/dev/null || headers=1
+	if [ -n "$wanted$rust$headers" ]; then
+		[ -z "$check" ] || die "missing: $wanted${rust:+ rust library sources}${headers:+ kernel headers of the lab}"
+		step "apt-get update" as_root apt-get update
+		[ -z "$rust" ] || rust=$(rust_packages)
+		[ -z "$headers" ] || headers=$(kernel_packages)
+		# Word splitting is meant: these are lists.
+		# shellcheck disable=SC2086
+		set -- $wanted $rust $headers
+		[ $# = 0 ] || step "apt-get install $*" as_root env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y --no-install-recommends "$@"
+	fi
+	kmod/build/cargo-kernel --which >/dev/null 2>&1 ||
+		step "rustup component add rust-src" rustup component add rust-src
+	lab_kernel
+	venv
+}
+
+# Debian's own compiler has the library sources that go with it. Elsewhere rustup's
+# component does, which setup_apt adds.
+rust_packages() {
+	[ -z "$(apt_first rust-web-src)" ] || echo rustc-web cargo-web rust-web-src
+}
+
+# The lab's kernel (Debian's for clouds: small, few drivers) is not installed, only its
+# headers and their compiler.
+kernel_packages() {
+	metapackage=$(apt_first linux-headers-cloud-amd64 linux-headers-virtual)
+	[ -n "$metapackage" ] || die "no linux-headers-cloud-amd64 or linux-headers-virtual in the archive"
+	echo "$metapackage $(apt_first gcc-12 gcc)"
+}
+
+# Fetches the kernel image that goes with the headers into build/lab/kernel.
+lab_kernel() {
+	release=$(lab_release) || die "the lab's kernel headers are not installed; see $log"
+	[ -r "build/lab/kernel/vmlinuz-$release" ] && return
+	[ -z "$check" ] || die "missing: build/lab/kernel/vmlinuz-$release"
+	mkdir -p build/lab/kernel/deb
+	if [ -r "/boot/vmlinuz-$release" ]; then
+		cp "/boot/vmlinuz-$release" build/lab/kernel/
+		return
+	fi
+	(
+		cd build/lab/kernel/deb
+		rm -f ./*.deb
+		log=$OLDPWD/$log
+		step "kernel image of the lab ($release)" apt-get download "linux-image-$release"
+		dpkg-deb --fsys-tarfile ./*.deb | tar -x -O "./boot/vmlinuz-$release" >../vmlinuz.new
+	)
+	mv build/lab/kernel/vmlinuz.new "build/lab/kernel/vmlinuz-$release"
+	rm -r build/lab/kernel/deb
+}
+
+# ziglang brings FreeBSD's headers and a linker for its userland.
+venv() {
+	[ -f "build/venv/ziglang-$zig" ] && return
+	[ -z "$check" ] || die "missing: build/venv with ziglang $zig"
+	step "python environment build/venv" python3 -m venv --clear build/venv
+	step "ziglang $zig from PyPI" build/venv/bin/pip install --disable-pip-version-check "ziglang==$zig"
+	touch "build/venv/ziglang-$zig"
+}
+
+# ---- FreeBSD -----------------------------------------------------------------------
+
+setup_pkg() {
+	wanted=
+	for package in llvm19 gmake bochs; do
+		pkg info -e "$package" || wanted="$wanted $package"
+	done
+	if [ -n "$wanted" ]; then
+		[ -z "$check" ] || die "missing:$wanted"
+		# shellcheck disable=SC2086
+		step "pkg install$wanted" as_root pkg install -y $wanted
+	fi
+	kmod/build/cargo-kernel --which >/dev/null 2>&1 ||
+		step "rustup component add rust-src" rustup component add rust-src
+}
+
+# ---- The choice --------------------------------------------------------------------
+
+check=
+[ "${1-}" != --check ] || check=1
+check_rust
+if [ "$(uname -s)" = FreeBSD ]; then
+	setup_pkg
+elif command -v apt-get >/dev/null; then
+	setup_apt
+else
+	die "neither apt-get nor FreeBSD's pkg here. Needed by hand: clang, lld and llvm 19 or newer with libclang;
+  the rust-src component of the active Rust toolchain; python3 with venv, then
+  \`python3 -m venv build/venv && build/venv/bin/pip install ziglang==$zig\`; and for the lab: bochs 2.7 with its
+  BIOS images, grub (i386-pc), xorriso, mtools, a static busybox, cpio, and headers, image and compiler of a Linux 6.1 kernel."
+fi
+[ -n "$check" ] || say "everything needed is here"
