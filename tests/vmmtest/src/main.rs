@@ -1,0 +1,57 @@
+//! vmmtest: tests of the loaded module, run on the host that has it (the lab, or a FreeBSD
+//! host): `vmmtest [part of a test's name]…`. Each test makes its own VM, runs a few
+//! hand-assembled instructions in it and checks what VM_RUN and the other calls answer.
+//! The output has libtest's form, the exit status is 0 only if all passed.
+
+mod abi;
+mod exits;
+mod lifecycle;
+mod machine;
+mod memory;
+mod registers;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+/// A test, and the module it is from.
+type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let tests = [
+        exits::TESTS,
+        registers::TESTS,
+        memory::TESTS,
+        abi::TESTS,
+        lifecycle::TESTS,
+    ]
+    .concat();
+    let chosen: Vec<Test> = tests
+        .into_iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w)))
+        .collect();
+    println!("running {} tests", chosen.len());
+    let mut failed = Vec::new();
+    for (name, test) in &chosen {
+        let ok = catch_unwind(test).is_ok();
+        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
+        if !ok {
+            failed.push(*name);
+        }
+    }
+    let passed = chosen.len() - failed.len();
+    println!("test result: {passed} passed; {} failed", failed.len());
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The list of a module's tests: `tests! { name, … }` for functions of these names.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub const TESTS: &[(&str, fn())] = &[$((concat!(module_path!(), "::", stringify!($name)), $name),)*];
+    };
+}
