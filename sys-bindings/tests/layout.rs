@@ -198,6 +198,16 @@ fn compare(header: &str, layouts: &[Layout]) -> usize {
     expressions.len()
 }
 
+/// Fails with what one side has and the other lacks.
+fn same<T: Ord + std::fmt::Debug>(what: &str, c: BTreeSet<T>, rust: BTreeSet<T>) {
+    let only_c: Vec<_> = c.difference(&rust).collect();
+    let only_rust: Vec<_> = rust.difference(&c).collect();
+    assert!(
+        only_c.is_empty() && only_rust.is_empty(),
+        "{what}: only in the headers {only_c:?}, only in Rust {only_rust:?}"
+    );
+}
+
 #[test]
 fn every_structure_and_member_is_where_the_c_compiler_has_it() {
     assert!(compare(FREEBSD_H, &freebsd_layouts()) > 400);
@@ -229,10 +239,10 @@ fn the_lists_have_every_structure_and_member_of_the_headers() {
                 .filter(|member| member.bits.is_none())
                 .map(|member| &member.path);
             let in_rust = layout.members.iter().map(|(path, ..)| path);
-            assert_eq!(
-                in_c.collect::<BTreeSet<_>>(),
-                in_rust.collect::<BTreeSet<_>>(),
-                "members of struct {name} of {header} (left) and of the list of tests/layout.rs (right)"
+            same(
+                &format!("members of struct {name}"),
+                in_c.cloned().collect(),
+                in_rust.cloned().collect(),
             );
         }
         for layout in layouts {
@@ -262,7 +272,7 @@ fn every_bit_field_is_where_the_c_compiler_has_it() {
         })
         .filter_map(|(name, member)| Some((name.to_owned(), member.path.clone(), member.bits?)))
         .collect();
-    assert_eq!(c, rust);
+    same("bit-fields", c, rust);
 }
 
 #[test]

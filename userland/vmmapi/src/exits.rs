@@ -393,3 +393,6 @@ const fn seg_desc(raw: vmm_sys::seg_desc) -> SegDesc {
         access: raw.access,
     }
 }
+
+#[cfg(test)]
+mod tests;

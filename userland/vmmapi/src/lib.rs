@@ -2,8 +2,9 @@
 //! mmap(2) on /dev/vmm. The ABI is FreeBSD 15's (and 14's, where 15 changed it), so that
 //! programs built on this crate run on vmm_rs.ko and on the stock vmm.ko.
 //!
-//! * [`Vm`] is one virtual machine: life ([`vm`]), memory ([`memory`]), interrupts and
-//!   devices in the kernel ([`devices`]), passthrough ([`ppt`]), checkpoints ([`snapshot`]).
+//! * [`Vm`] is one virtual machine: life ([`vm`]), memory ([`memory`] and
+//!   [`memseg`]), interrupts and devices in the kernel ([`devices`]), passthrough
+//!   ([`ppt`]), checkpoints ([`snapshot`]).
 //! * [`Vcpu`] is one of its CPUs: registers, events, capabilities ([`vcpu`]), the state
 //!   after power-on and at FreeBSD's entry points ([`setup`]), linear addresses ([`linear`]).
 //! * [`VmExit`] is why [`Vcpu::run`] returned ([`exits`]).
@@ -20,6 +21,8 @@ pub mod error;
 pub mod exits;
 pub mod linear;
 pub mod memory;
+pub mod memseg;
+pub mod memsize;
 mod platform;
 pub mod ppt;
 pub mod range;
@@ -34,7 +37,9 @@ pub use cpuset::CpuSet;
 pub use error::Error;
 pub use exits::{Exit, VmExit};
 pub use linear::Translation;
-pub use memory::{MemFlags, Memmap, Memseg, MmapStyle, Prot};
+pub use memory::{MemDomain, MemFlags, MmapStyle};
+pub use memseg::{Memmap, Memseg, NumaPolicy, Prot};
+pub use memsize::parse_memsize;
 pub use range::{GuestMemory, GuestRange, Word};
 pub use stats::Stats;
 pub use vcpu::Vcpu;
