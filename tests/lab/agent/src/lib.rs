@@ -190,7 +190,7 @@ mod tests {
                 if lost {
                     damaged.remove(position);
                 } else {
-                    damaged[position] ^= 0x20;
+                    damaged[position] ^= 0x01;
                 }
                 // A lost byte may eat into one good frame; what follows is read again.
                 let line = [damaged, b"\n".to_vec(), good.encode(), good.encode()].concat();
