@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod cpu;
 pub mod ept;
 pub mod exit;
 pub mod ioctl;
