@@ -43,7 +43,7 @@ pub use memsize::parse_memsize;
 pub use range::{GuestMemory, GuestRange, Word};
 pub use stats::Stats;
 pub use vcpu::Vcpu;
-pub use vm::{CpuTopology, OpenFlags, Vm};
+pub use vm::{CpuTopology, OpenFlags, Vm, destroy, list};
 
 pub use vmm_core::exit::{Access, SuspendHow, TaskSwitchReason};
 pub use vmm_core::regs::{CpuMode, GuestPaging, PagingMode, Reg, SegDesc, SegReg};

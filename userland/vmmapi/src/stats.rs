@@ -17,8 +17,8 @@ pub struct Stats {
 }
 
 impl Vcpu {
-    /// All counters. They are read in steps of 64, so that ones far apart may be from
-    /// slightly different times.
+    /// All counters. They are read 64 at a time, so that ones far apart may be from
+    /// slightly different moments.
     pub fn stats(&self) -> Result<Stats, Error> {
         let mut stats = Stats {
             time: Duration::ZERO,
@@ -34,12 +34,7 @@ impl Vcpu {
                 index,
                 ..Default::default()
             };
-            match platform::ioctl(self.vm().device(), req::VM_STATS, &mut param) {
-                // The kernel has exactly as many as were read.
-                Err(libc::ENOENT | libc::EINVAL) if index != 0 => return Ok(stats),
-                Err(errno) => return Err(self.error(req::VM_STATS, "", errno)),
-                Ok(()) => {}
-            }
+            self.ioctl(req::VM_STATS, &mut param)?;
             let entries = usize::try_from(param.num_entries)
                 .unwrap_or(0)
                 .min(param.statbuf.len());

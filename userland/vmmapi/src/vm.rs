@@ -2,6 +2,7 @@
 //! the sets of its vcpus.
 
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, RwLock};
@@ -263,16 +264,28 @@ pub fn destroy(name: &str) -> Result<(), Error> {
 }
 
 /// The names of the VMs under /dev/vmm, sorted.
-pub fn list() -> Vec<String> {
-    let Ok(dir) = std::fs::read_dir("/dev/vmm") else {
-        return Vec::new();
+pub fn list() -> Result<Vec<String>, Error> {
+    let error = |e: io::Error| Error::Call {
+        call: "readdir",
+        thing: "/dev/vmm".to_owned(),
+        errno: e.raw_os_error().unwrap_or(libc::EIO),
     };
-    let mut names: Vec<String> = dir
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let entries = match std::fs::read_dir("/dev/vmm") {
+        // The directory comes with the first VM.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(error)?,
+    };
+    let mut names = entries
+        .map(|entry| {
+            Ok(entry
+                .map_err(error)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned())
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
     names.sort();
-    names
+    Ok(names)
 }
 
 fn control() -> Result<Control, Error> {
