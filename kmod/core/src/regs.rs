@@ -187,3 +187,92 @@ pub enum PagingMode {
     Level4 = 3,
     Level5 = 4,
 }
+
+/// The registers that select the CPU's mode and its paging.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ModeRegs {
+    pub cr0: u64,
+    pub cr3: u64,
+    pub cr4: u64,
+    pub efer: u64,
+    pub rflags: u64,
+    /// Access rights of CS and SS (SDM table 25-2).
+    pub cs_access: u32,
+    pub ss_access: u32,
+}
+
+const CR0_PE: u64 = 1 << 0;
+const CR0_PG: u64 = 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+const CR4_LA57: u64 = 1 << 12;
+const EFER_LMA: u64 = 1 << 10;
+const RFLAGS_VM: u64 = 1 << 17;
+const ACCESS_LONG: u32 = 1 << 13;
+
+impl GuestPaging {
+    /// What a vcpu with these registers does (SDM vol. 3A, 2.2 and 4.1.1). The CPL is
+    /// SS.DPL (vol. 3C, 25.4.1), but 0 in real mode and 3 in virtual-8086 mode.
+    pub const fn new(regs: &ModeRegs) -> Self {
+        let protected = regs.cr0 & CR0_PE != 0;
+        let long = regs.efer & EFER_LMA != 0;
+        let cpu_mode = match (protected, long, regs.cs_access & ACCESS_LONG != 0) {
+            (false, ..) => CpuMode::Real,
+            (true, false, _) => CpuMode::Protected,
+            (true, true, false) => CpuMode::Compatibility,
+            (true, true, true) => CpuMode::Long64,
+        };
+        let paging_mode = if regs.cr0 & CR0_PG == 0 {
+            PagingMode::Flat
+        } else if regs.cr4 & CR4_PAE == 0 {
+            PagingMode::Bits32
+        } else if !long {
+            PagingMode::Pae
+        } else if regs.cr4 & CR4_LA57 != 0 {
+            PagingMode::Level5
+        } else {
+            PagingMode::Level4
+        };
+        let cpl = if !protected {
+            0
+        } else if regs.rflags & RFLAGS_VM != 0 {
+            3
+        } else {
+            (regs.ss_access >> 5 & 3) as u8
+        };
+        Self { cr3: regs.cr3, cpl, cpu_mode, paging_mode }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn abi_numbers_are_positions() {
+        for (i, reg) in Reg::ALL.into_iter().enumerate() {
+            assert_eq!(reg as usize, i);
+            assert_eq!(Reg::from_raw(i as i32), Some(reg));
+        }
+        assert_eq!(Reg::from_raw(49), None);
+        assert_eq!(Reg::from_raw(-1), None);
+        assert_eq!(Reg::from_raw(i32::MIN), None);
+    }
+
+    #[test]
+    fn modes_by_registers() {
+        let mode = |cr0, cr4, efer, cs_access, ss_access, rflags| {
+            let regs = ModeRegs { cr0, cr3: 0x1000, cr4, efer, rflags, cs_access, ss_access };
+            let p = GuestPaging::new(&regs);
+            (p.cpu_mode, p.paging_mode, p.cpl)
+        };
+        // SS.DPL means nothing in real mode.
+        assert_eq!(mode(0x10, 0, 0, 0x9b, 0xf3, 2), (CpuMode::Real, PagingMode::Flat, 0));
+        assert_eq!(mode(0x11, 0, 0, 0xc09b, 0xc093, 2), (CpuMode::Protected, PagingMode::Flat, 0));
+        assert_eq!(mode(0x8000_0011, 0x10, 0, 0xc0fb, 0xc0f3, 2), (CpuMode::Protected, PagingMode::Bits32, 3));
+        assert_eq!(mode(0x8000_0011, 0x20, 0, 0xc09b, 0xc093, 2), (CpuMode::Protected, PagingMode::Pae, 0));
+        assert_eq!(mode(0x8000_0011, 0x20, 0x500, 0xa09b, 0xc093, 2), (CpuMode::Long64, PagingMode::Level4, 0));
+        assert_eq!(mode(0x8000_0011, 0x20, 0x500, 0xc0fb, 0xc0f3, 2), (CpuMode::Compatibility, PagingMode::Level4, 3));
+        assert_eq!(mode(0x8000_0011, 0x1020, 0x500, 0xa09b, 0xc093, 2), (CpuMode::Long64, PagingMode::Level5, 0));
+        assert_eq!(mode(0x11, 0, 0, 0xf3, 0xf3, 0x2_0002), (CpuMode::Protected, PagingMode::Flat, 3));
+    }
+}

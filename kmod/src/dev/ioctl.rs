@@ -30,7 +30,7 @@ pub fn vm(device: &VmDevice, cmd: u64, data: &mut [u8]) -> Result<(), Errno> {
     let entry = abi::lookup(cmd).ok_or(Errno::ENOTTY)?;
     let request = abi::decode(entry, data)?;
     let vm = &device.vm;
-    let mut reply = |reply: Reply<'_>| abi::encode(entry, reply, data);
+    let mut reply = |reply: Reply<'_>| abi::encode(&reply, data);
     match entry.vcpus {
         VcpuLock::None => serve(device, &mut Locked::None, &request, &mut reply),
         VcpuLock::Maybe => {
@@ -118,7 +118,7 @@ fn serve(
             reply(Reply::GpaPmap(&entries[..n]));
         }
         Request::Gla2gpa { paging, gla, access, inject_fault, .. } => {
-            let gpa = fetch::gla2gpa(&vm.memory, locked.vcpu(), &paging, gla, access, inject_fault)?;
+            let gpa = fetch::gla2gpa(&vm.memory, &vm.cpuid(), locked.vcpu(), &paging, gla, access, inject_fault)?;
             reply(Reply::Gla2gpa(gpa));
         }
 

@@ -274,7 +274,7 @@ fn ept_prot(prot: MapProt) -> Prot {
     let mut ept = Prot::empty();
     ept.set(Prot::READ, prot.contains(MapProt::READ));
     ept.set(Prot::WRITE, prot.contains(MapProt::WRITE));
-    ept.set(Prot::EXEC, prot.contains(MapProt::EXEC));
+    ept.set(Prot::EXECUTE, prot.contains(MapProt::EXEC));
     ept
 }
 

@@ -40,7 +40,7 @@ pub trait VmOps: Send + Sync {
 
 /// One vcpu as the backend keeps it. Its user holds the vcpu's state FROZEN (or RUNNING,
 /// for [`VcpuOps::run`]), so that there is one caller at a time.
-pub trait VcpuOps: Send {
+pub trait VcpuOps: Send + Sync {
     /// Runs the guest from `rip` until an exit that this layer does not answer
     /// (`vmx_run`). Called and returns with preemption on; critical inside.
     fn run(&mut self, rip: u64, env: &mut RunEnv<'_>) -> VmExit;
