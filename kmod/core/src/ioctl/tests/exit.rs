@@ -1,3 +1,5 @@
+//! `struct vm_exit`, as userland finds it.
+
 use super::super::{VM_EXIT_SIZE, encode_exit};
 use super::{i32_at, u64_at};
 use crate::exit::*;

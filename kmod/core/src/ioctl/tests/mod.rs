@@ -3,6 +3,8 @@
 
 mod decode;
 mod exit;
+mod memory;
+mod property;
 mod reply;
 mod table;
 

@@ -1,3 +1,5 @@
+//! Answers, as userland finds them.
+
 use vmm_sys::ioctl::*;
 
 use super::super::{Mapping, Prot, Reply, SegId, Timeval, Topology, encode};

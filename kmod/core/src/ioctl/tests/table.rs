@@ -1,3 +1,5 @@
+//! The table against the list of the header.
+
 use vmm_sys::ioctl::{ALL, VM_RUN};
 
 use super::super::{Availability, MemsegLock, Privilege, TABLE, VcpuLock, decode, lookup};
