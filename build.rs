@@ -142,6 +142,8 @@ mod ko {
             .no_default_flags(true)
             .out_dir(out)
             .include("kmod/shim")
+            // Empty stand-ins for headers that FreeBSD generates and the wheel lacks.
+            .include("kmod/shim/freebsd/include")
             .flag(format!("-ffile-prefix-map={}=.", here()?.display()))
             .files(&sources);
         for flag in headers

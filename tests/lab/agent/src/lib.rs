@@ -193,7 +193,7 @@ mod tests {
                     damaged[position] ^= 0x01;
                 }
                 // A lost byte may eat into one good frame; what follows is read again.
-                let line = [damaged, b"\n".to_vec(), good.encode(), good.encode()].concat();
+                let line = [damaged, b"?\n".to_vec(), good.encode(), good.encode()].concat();
                 assert_eq!(
                     Frame::read(&mut line.as_slice()).unwrap(),
                     good,
