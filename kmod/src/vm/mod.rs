@@ -204,7 +204,7 @@ impl Vm {
     }
 
     pub fn topology(&self) -> Topology {
-        self.cpuid().topology()
+        Topology { maxcpus: self.max_vcpus(), ..self.cpuid().topology() }
     }
 
     /// VM_SET_TOPOLOGY. EINVAL if it has more vcpus than the VM may have.
