@@ -654,3 +654,7 @@ impl fmt::Display for LoadError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "caps_tests.rs"]
+mod tests;

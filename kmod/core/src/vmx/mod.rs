@@ -10,6 +10,7 @@
 pub mod caps;
 pub mod controls;
 pub mod cr;
+pub mod entry_check;
 pub mod field;
 pub mod instruction_error;
 pub mod interruption;
