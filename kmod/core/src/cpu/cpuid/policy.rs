@@ -153,7 +153,7 @@ pub const LEAF_7_EBX: &[Row] = &[
 /// CPUID.(07H,0):ECX
 pub const LEAF_7_ECX: &[Row] = &[
     (1, "AVX512_VBMI", PassWith(AVX512)),
-    (2, "UMIP", Hide("CR4.UMIP is not given to guests")),
+    (2, "UMIP", Pass),
     (
         3,
         "PKU",
