@@ -169,7 +169,8 @@ fn no_control_is_in_the_policy_twice() {
 
 #[test]
 fn what_is_missing_is_said_in_one_sentence() {
-    let cases: &[(fn(&mut CapabilityMsrs), &str)] = &[
+    type Change = fn(&mut CapabilityMsrs);
+    let cases: &[(Change, &str)] = &[
         (
             |m| m.cpuid_1_ecx = 0,
             "this CPU has no VT-x (CPUID.1:ECX.VMX is 0)",

@@ -112,7 +112,7 @@ bitflags! {
         const _ = !0;
     }
 
-    /// VM-entry controls (table 25-15).
+    /// VM-entry controls (table 25-16).
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct EntryControls: u32 {
         const LOAD_DEBUG_CONTROLS = 1 << 2;

@@ -77,7 +77,7 @@ bitflags! {
 
 /// CR0 bits whose writes need no exit: the CPU does with them in VMX non-root operation what
 /// the guest expects, entering and leaving long mode included (with unrestricted guest a VM
-/// exit keeps the "IA-32e mode guest" control right, 28.3.1).
+/// exit keeps the "IA-32e mode guest" control right, 28.2).
 const CR0_GUEST_OWNED: Cr0 = Cr0::PE
     .union(Cr0::MP)
     .union(Cr0::EM)
@@ -281,7 +281,7 @@ pub fn write_cr0(policy: &CrPolicy, state: CrState, value: u64) -> CrWrite {
 pub fn write_lmsw(policy: &CrPolicy, state: CrState, source: u16) -> CrWrite {
     let low = Cr0::PE | Cr0::MP | Cr0::EM | Cr0::TS;
     let source = Cr0::from_bits_retain(u64::from(source)) & low;
-    let new = state.cr0 - (low - Cr0::PE) | source;
+    let new = (state.cr0 - (low - Cr0::PE)) | source;
     write_cr0(policy, state, new.bits())
 }
 

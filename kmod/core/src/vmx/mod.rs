@@ -1,5 +1,5 @@
 //! VT-x as data: what the SDM's tables say, in types, without one privileged instruction.
-//! In reading order: `caps` and `controls` (what the CPU has and what we take of it),
+//! In reading order: `caps`, `features` and `controls` (what the CPU has, what we take of it),
 //! `field` (the VMCS), `segment`, `reset` and `cr` (the guest's state), `entry_check` (what
 //! VM entry demands of all that), then the way out: `reason`, `qualification`,
 //! `interruption`, `instruction_error`.
@@ -11,9 +11,11 @@ pub mod caps;
 pub mod controls;
 pub mod cr;
 pub mod entry_check;
+pub mod features;
 pub mod field;
 pub mod instruction_error;
 pub mod interruption;
+pub mod load_error;
 pub mod qualification;
 pub mod reason;
 pub mod reset;

@@ -1,6 +1,6 @@
 //! The exit-qualification field, decoded by exit reason (SDM vol. 3C, 28.2.1, tables 28-1 to
-//! 28-9), and the VM-exit instruction-information field where vmm_rs needs it (28.2.5,
-//! tables 28-10 and following).
+//! 28-7), and the VM-exit instruction-information field where vmm_rs needs it (28.2.5,
+//! tables 28-8 and following).
 //!
 //! EPT misconfigurations have no qualification, and most instructions have 0.
 
@@ -43,7 +43,7 @@ impl IoQualification {
     }
 }
 
-/// INS and OUTS: the instruction-information field (table 28-10). Only valid if
+/// INS and OUTS: the instruction-information field (table 28-8). Only valid if
 /// [`super::caps::Features::INS_OUTS_INFO`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InsOutsInfo {
@@ -257,8 +257,8 @@ impl TaskSwitchQualification {
     }
 }
 
-/// The memory operand of INVEPT, INVPCID, INVVPID (table 28-12), of the VMX instructions
-/// with one operand (table 28-14), and of LGDT and its like (table 28-11), whose address is
+/// The memory operand of INVEPT, INVPCID, INVVPID (table 28-9), of the VMX instructions
+/// with one operand (table 28-13), and of LGDT and its like (table 28-10), whose address is
 /// `segment base + base + (index << scale) + qualification`: for these exits the
 /// qualification is the displacement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
