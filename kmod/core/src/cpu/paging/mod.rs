@@ -260,6 +260,8 @@ fn walk_32(
 }
 
 /// 4.4: four PDPTEs without rights of their own, then two levels of 512 entries.
+/// (The CPU keeps the PDPTEs of the last MOV to CR3; this reads them from memory, where a
+/// guest that changed one without reloading CR3 has another.)
 fn walk_pae(
     mem: &mut impl GuestMemory,
     regs: &PagingRegs,
