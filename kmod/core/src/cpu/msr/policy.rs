@@ -40,7 +40,7 @@ pub enum Place {
     Switched,
     /// Reads come from the CPU (with the TSC offset); writes are emulated.
     ReadPassed,
-    /// In [`MsrState`].
+    /// In [`super::MsrState`].
     Emulated,
     /// Not there, as CPUID says: #GP.
     Absent,
