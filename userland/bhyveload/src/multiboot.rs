@@ -160,7 +160,7 @@ pub fn build_info(
     let mut block = vec![0; strings_at];
     // All of it lies below 3 GiB (Layout::allocate), so that addresses fit 32 bits.
     let low = |gpa: u64| gpa as u32;
-    let mut add_string = |block: &mut Vec<u8>, text: &str| {
+    let add_string = |block: &mut Vec<u8>, text: &str| {
         let at = low(base) + block.len() as u32;
         block.extend(text.bytes());
         block.push(0);

@@ -1,0 +1,22 @@
+//! bhyve(8): runs a guest. In reading order: the command line ([`options`], [`topology`]),
+//! the start ([`start`]), the [`machine`] with its port bus ([`ports`]) and [`devices`],
+//! the loop of each vcpu ([`run`]), what is done about an exit ([`vmexit`], [`inout_str`],
+//! [`segment`], [`msr`], [`spinup_ap`]), and what a person is told when it ends badly
+//! ([`report`]). [`platform`] has the few calls of the host that need unsafe code.
+
+pub mod backend;
+pub mod devices;
+pub mod inout_str;
+pub mod machine;
+pub mod msr;
+pub mod options;
+pub mod platform;
+pub mod ports;
+pub mod report;
+pub mod run;
+pub mod segment;
+pub mod signals;
+pub mod spinup_ap;
+pub mod start;
+pub mod topology;
+pub mod vmexit;

@@ -1,0 +1,88 @@
+//! The program: options, run, and the one place where it ends, so that terminals are always
+//! put back and the exit code is bhyve's.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use bhyve::options::{self, Answer, OptionError, Options};
+use bhyve::platform;
+use bhyve::run::End;
+use bhyve::start;
+use vmmapi::SuspendHow;
+
+/// bhyve's code for whatever goes wrong.
+const ERROR: u8 = 4;
+const EX_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let args = match cli::args() {
+        Ok(args) => args,
+        Err(message) => {
+            eprintln!("bhyve: {message}");
+            return ExitCode::from(EX_USAGE);
+        }
+    };
+    let progname = cli::progname(args.first());
+    match options::parse(args.get(1..).unwrap_or_default()) {
+        Ok(Answer::Run(options)) => ExitCode::from(run(progname, &options)),
+        Ok(Answer::Help) => {
+            eprint!("{}", options::usage(progname));
+            ExitCode::SUCCESS
+        }
+        Ok(Answer::PciDevices) => {
+            options::PCI_DEVICES
+                .iter()
+                .for_each(|(name, _)| println!("{name}"));
+            ExitCode::SUCCESS
+        }
+        Ok(Answer::LpcDevices) => {
+            options::LPC_DEVICES
+                .iter()
+                .for_each(|name| println!("{name}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{progname}: {error}");
+            if matches!(error, OptionError::Getopt(_) | OptionError::Usage) {
+                eprint!("{}", options::usage(progname));
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(progname: &str, options: &Options) -> u8 {
+    for warning in &options.warnings {
+        eprintln!("{progname}: {warning}");
+    }
+    let print_panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        platform::restore_terminals();
+        print_panic(info);
+    }));
+    let result = start::run(options);
+    platform::restore_terminals();
+    match result {
+        Ok(end) => {
+            match &end {
+                End::Failed(report) => eprint!("{progname}: {report}"),
+                End::Suspended(SuspendHow::TripleFault) => {
+                    eprintln!(
+                        "{progname}: {}: the guest ended by a triple fault",
+                        options.vm
+                    );
+                }
+                End::Suspended(SuspendHow::Destroy) => {
+                    eprintln!("{progname}: {}: the VM was destroyed", options.vm);
+                }
+                End::Suspended(_) | End::Signal(_) => {}
+            }
+            end.exit_code()
+        }
+        Err(message) => {
+            eprintln!("{progname}: {message}");
+            ERROR
+        }
+    }
+}

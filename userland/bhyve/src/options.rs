@@ -1,0 +1,584 @@
+//! The command line of bhyve(8): FreeBSD 15's options, and 2013's where their form tells
+//! them apart (a slot after -S, no colon in -p, options that are gone today). An option
+//! whose feature isn't there is refused by name. Only -A and -I, which mean nothing today,
+//! are warned about instead, because of what they meant in 2013.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use cli::getopt::{self, Getopt};
+use cli::number::parse_within;
+use cli::size::{SizeError, parse_memsize};
+
+use crate::devices::pci::{self, Bdf, Identity};
+use crate::topology::{CpuError, Pinning, TopologySpec};
+
+/// bhyve(8)'s default.
+const DEFAULT_MEMORY: u64 = 256 << 20;
+
+/// FreeBSD 15's option string, then what only 2013's bhyve had.
+const OPTSTRING: &str = "aehuwxACDHIPSWYk:f:o:p:G:c:s:m:n:l:K:U:r:bBg:M:z:";
+
+/// Where the APIC starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ApicMode {
+    /// As the kernel makes it: xAPIC.
+    Default,
+    /// -a.
+    XApic,
+    /// -x.
+    X2Apic,
+}
+
+/// A com port and its backend's text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ComPort {
+    /// 0 is com1.
+    pub index: usize,
+    pub backend: String,
+}
+
+/// What the command line says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    pub vm: String,
+    pub memory: u64,
+    pub topology: TopologySpec,
+    pub pinning: Pinning,
+    /// -S without a slot.
+    pub wired: bool,
+    /// -C.
+    pub in_core: bool,
+    /// -D.
+    pub destroy_on_poweroff: bool,
+    /// -e.
+    pub strict_io: bool,
+    /// Without -w.
+    pub strict_msr: bool,
+    /// -H.
+    pub exit_on_hlt: bool,
+    /// -P.
+    pub exit_on_pause: bool,
+    pub apic: ApicMode,
+    /// 2013's -b.
+    pub bvm_console: bool,
+    pub functions: Vec<(Bdf, Identity)>,
+    pub com_ports: Vec<ComPort>,
+    /// Options that ask for what this version doesn't build; the guest still runs.
+    pub warnings: Vec<&'static str>,
+}
+
+/// What the command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    Run(Options),
+    Help,
+    PciDevices,
+    LpcDevices,
+}
+
+/// Why it makes no sense.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OptionError {
+    /// The message of getopt, and the usage.
+    Getopt(String),
+    /// The usage alone: there is no VM name, or there are two.
+    Usage,
+    MemSize {
+        text: String,
+        error: SizeError,
+    },
+    Cpu(CpuError),
+    Slot {
+        text: String,
+        why: &'static str,
+    },
+    SlotTaken(Bdf),
+    UnknownDevice {
+        name: String,
+        option: &'static str,
+    },
+    ComTaken(usize),
+    NotYet {
+        option: String,
+        what: &'static str,
+    },
+}
+
+impl OptionError {
+    /// The exit code that bhyve(8) has for it: 1 with the usage, 4 for a device, EX_USAGE else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Getopt(_) | Self::Usage => 1,
+            Self::Slot { .. } | Self::SlotTaken(_) | Self::UnknownDevice { .. } => 4,
+            Self::ComTaken(_) | Self::NotYet { .. } => 4,
+            Self::MemSize { .. } | Self::Cpu(_) => 64,
+        }
+    }
+}
+
+impl fmt::Display for OptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Getopt(message) => f.write_str(message),
+            Self::Usage => f.write_str("one VM name is wanted after the options"),
+            Self::MemSize { text, error } => write!(f, "invalid memsize '{text}': {error}"),
+            Self::Cpu(error) => error.fmt(f),
+            Self::Slot { text, why } => write!(f, "invalid PCI slot info field \"{text}\": {why}"),
+            Self::SlotTaken(at) => write!(f, "PCI slot {at} is occupied already"),
+            Self::UnknownDevice { name, option } => {
+                write!(
+                    f,
+                    "{option}: unknown device \"{name}\" ({option} help lists those there are)"
+                )
+            }
+            Self::ComTaken(index) => write!(f, "com{} is configured twice", index + 1),
+            Self::NotYet { option, what } => {
+                write!(f, "{option}: {what} is not part of this version")
+            }
+        }
+    }
+}
+
+impl From<getopt::Error> for OptionError {
+    fn from(error: getopt::Error) -> Self {
+        Self::Getopt(error.to_string())
+    }
+}
+
+impl From<CpuError> for OptionError {
+    fn from(error: CpuError) -> Self {
+        Self::Cpu(error)
+    }
+}
+
+/// What an option asks for and this version hasn't got. `None`: the option is handled.
+fn not_yet(name: char) -> Option<&'static str> {
+    Some(match name {
+        'k' => "a configuration file",
+        'o' => "a configuration variable",
+        'f' => "fw_cfg",
+        'G' => "the GDB stub",
+        'K' => "a keyboard layout: there is no keyboard, which",
+        'n' => "a NUMA domain",
+        'r' => "restoring a snapshot",
+        'U' => "SMBIOS, and so its UUID,",
+        'u' => "the RTC, and so its keeping UTC,",
+        'W' => "virtio, and so its single-vector MSI,",
+        'B' => "2013's breakpoint at the first entry",
+        'g' => "2013's debug port 0x224",
+        'z' => "2013's guest clock frequency",
+        'M' => "2013's memory above 4 GiB as an option of its own (-m is the whole size)",
+        _ => return None,
+    })
+}
+
+/// Devices of bhyve(8) that are known by name and not there.
+const DEVICES_NOT_YET: [&str; 20] = [
+    "ahci",
+    "ahci-cd",
+    "ahci-hd",
+    "e1000",
+    "fbuf",
+    "hda",
+    "nvme",
+    "passthru",
+    "uart",
+    "virtio-9p",
+    "virtio-balloon",
+    "virtio-blk",
+    "virtio-console",
+    "virtio-input",
+    "virtio-net",
+    "virtio-rnd",
+    "virtio-scsi",
+    "virtio-vsock",
+    "xhci",
+    "dummy",
+];
+
+const LPC_NOT_YET: [&str; 6] = [
+    "bootrom",
+    "fwcfg",
+    "pc-testdev",
+    "tpm",
+    "bootvars",
+    "atkbdc",
+];
+
+/// The devices that `-s help` lists.
+pub const PCI_DEVICES: [(&str, Identity); 3] = [
+    ("amd_hostbridge", pci::AMD_HOSTBRIDGE),
+    ("hostbridge", pci::HOSTBRIDGE),
+    ("lpc", pci::LPC),
+];
+
+/// The devices that `-l help` lists.
+pub const LPC_DEVICES: [&str; 4] = ["com1", "com2", "com3", "com4"];
+
+/// The synopsis and a line for each option that is there.
+pub fn usage(progname: &str) -> String {
+    let indent = " ".repeat(progname.len());
+    format!(
+        "Usage: {progname} [-aACDeHhIPSwxY]\n       \
+         {indent} [-c [[cpus=]numcpus][,sockets=n][,cores=n][,threads=n]]\n       \
+         {indent} [-l lpc] [-m mem] [-p vcpu:hostcpu] [-s pci] vmname\n       \
+         -a: local APIC in xAPIC mode\n       \
+         -A: no effect, for old scripts (ACPI tables are not built by this version)\n       \
+         -b: console port 0x220 of early FreeBSD guests, on stdio\n       \
+         -C: include guest memory in core files\n       \
+         -c: number of CPUs and/or topology specification\n       \
+         -D: destroy on power-off\n       \
+         -e: exit on unhandled I/O access\n       \
+         -H: vmexit from the guest on HLT\n       \
+         -h: help\n       \
+         -I: no effect, for old scripts\n       \
+         -l: LPC device configuration: com1,stdio or com1,/path\n       \
+         -m: memory size\n       \
+         -P: vmexit from the guest on pause\n       \
+         -p: pin 'vcpu' to 'hostcpu'; or a number n: vcpu i to host CPU n + i\n       \
+         -S: guest memory cannot be swapped; or -S slot,uart,stdio: com port\n       \
+         -s: <slot,driver,configinfo> PCI slot config\n       \
+         -w: ignore unimplemented MSRs\n       \
+         -x: local APIC is in x2APIC mode\n       \
+         -Y: disable MPtable generation\n"
+    )
+}
+
+/// Takes the arguments (without `argv[0]`) apart.
+pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
+    let mut options = Options {
+        vm: String::new(),
+        memory: DEFAULT_MEMORY,
+        topology: TopologySpec::default(),
+        pinning: Pinning::default(),
+        wired: false,
+        in_core: false,
+        destroy_on_poweroff: false,
+        strict_io: false,
+        strict_msr: true,
+        exit_on_hlt: false,
+        exit_on_pause: false,
+        apic: ApicMode::Default,
+        bvm_console: false,
+        functions: Vec::new(),
+        com_ports: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let mut getopt = Getopt::new(args, OPTSTRING);
+    while let Some(option) = getopt.next() {
+        let option = option?;
+        let arg = option.arg.unwrap_or_default();
+        match option.name {
+            'a' => options.apic = ApicMode::XApic,
+            'A' => options
+                .warnings
+                .push("-A: ACPI tables are not built by this version"),
+            'b' => options.bvm_console = true,
+            'c' => options.topology.add(arg)?,
+            'C' => options.in_core = true,
+            'D' => options.destroy_on_poweroff = true,
+            'e' => options.strict_io = true,
+            'h' => return Ok(Answer::Help),
+            'H' => options.exit_on_hlt = true,
+            'I' => options.warnings.push("-I: this version has no I/O APIC"),
+            'l' if is_help(arg) => return Ok(Answer::LpcDevices),
+            'l' => options.add_lpc_device(arg)?,
+            'm' => {
+                options.memory = parse_memsize(arg).map_err(|error| OptionError::MemSize {
+                    text: arg.to_owned(),
+                    error,
+                })?;
+            }
+            'p' => options.pinning.add(arg)?,
+            'P' => options.exit_on_pause = true,
+            's' if is_help(arg) => return Ok(Answer::PciDevices),
+            's' => options.add_pci_device(arg)?,
+            'S' => match getopt.take_if(is_slot) {
+                Some(slot) => options.add_legacy_device(slot)?,
+                None => options.wired = true,
+            },
+            'w' => options.strict_msr = false,
+            'x' => options.apic = ApicMode::X2Apic,
+            // There is no MP table to leave out.
+            'Y' => {}
+            name => {
+                let what = not_yet(name).ok_or(OptionError::Usage)?;
+                return Err(OptionError::NotYet {
+                    option: format!("-{name}"),
+                    what,
+                });
+            }
+        }
+    }
+    let [vm] = getopt.operands() else {
+        return Err(OptionError::Usage);
+    };
+    options.vm.clone_from(vm);
+    Ok(Answer::Run(options))
+}
+
+/// Any beginning of "help", as bhyve compares it.
+fn is_help(arg: &str) -> bool {
+    !arg.is_empty() && "help".starts_with(arg)
+}
+
+/// Whether an argument begins as a slot with a device: `31,uart…`, `0:0,…`, `0:31:0,…`.
+fn is_slot(arg: &str) -> bool {
+    let Some((slot, device)) = arg.split_once(',') else {
+        return false;
+    };
+    !device.is_empty()
+        && !slot.is_empty()
+        && slot
+            .split(':')
+            .all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// `slot[:function]` or `bus:slot:function`.
+fn parse_bdf(text: &str) -> Result<Bdf, OptionError> {
+    let error = |why| OptionError::Slot {
+        text: text.to_owned(),
+        why,
+    };
+    let parts: Vec<&str> = text.split(':').collect();
+    let (bus, slot, function) = match parts[..] {
+        [slot] => ("0", slot, "0"),
+        [slot, function] => ("0", slot, function),
+        [bus, slot, function] => (bus, slot, function),
+        _ => return Err(error("slot, slot:function or bus:slot:function is wanted")),
+    };
+    let number = |text: &str, max, why| parse_within(text, 0, max).ok_or_else(|| error(why));
+    Ok(Bdf {
+        bus: number(bus, 255, "the bus is not a number from 0 to 255")? as u8,
+        slot: number(slot, 31, "the slot is not a number from 0 to 31")? as u8,
+        function: number(function, 7, "the function is not a number from 0 to 7")? as u8,
+    })
+}
+
+impl Options {
+    /// `-s slot,device[,configuration]`.
+    fn add_pci_device(&mut self, text: &str) -> Result<(), OptionError> {
+        let (at, name, config) = split_slot(text)?;
+        if let Some((_, identity)) = PCI_DEVICES.iter().find(|(known, _)| *known == name) {
+            if !config.is_empty() {
+                let what = "configuring a bridge";
+                return Err(OptionError::NotYet {
+                    option: format!("-s {text}"),
+                    what,
+                });
+            }
+            if self.functions.iter().any(|(taken, _)| *taken == at) {
+                return Err(OptionError::SlotTaken(at));
+            }
+            self.functions.push((at, *identity));
+            return Ok(());
+        }
+        Err(unknown_device(name, text, "-s", &DEVICES_NOT_YET))
+    }
+
+    /// 2013's `-S slot,uart,backend`: the first one is com1, the second com2.
+    fn add_legacy_device(&mut self, text: &str) -> Result<(), OptionError> {
+        let (_, name, backend) = split_slot(text)?;
+        if name != "uart" {
+            return Err(unknown_device(name, text, "-S", &DEVICES_NOT_YET));
+        }
+        let free = (0..LPC_DEVICES.len()).find(|n| self.com_ports.iter().all(|c| c.index != *n));
+        let index = free.ok_or(OptionError::ComTaken(0))?;
+        self.com_ports.push(ComPort {
+            index,
+            backend: backend.to_owned(),
+        });
+        Ok(())
+    }
+
+    /// `-l device[,configuration]`.
+    fn add_lpc_device(&mut self, text: &str) -> Result<(), OptionError> {
+        let (name, config) = text.split_once(',').unwrap_or((text, ""));
+        let Some(index) = LPC_DEVICES.iter().position(|known| *known == name) else {
+            return Err(unknown_device(name, text, "-l", &LPC_NOT_YET));
+        };
+        if self.com_ports.iter().any(|port| port.index == index) {
+            return Err(OptionError::ComTaken(index));
+        }
+        self.com_ports.push(ComPort {
+            index,
+            backend: config.to_owned(),
+        });
+        Ok(())
+    }
+}
+
+fn split_slot(text: &str) -> Result<(Bdf, &str, &str), OptionError> {
+    let Some((slot, rest)) = text.split_once(',') else {
+        let why = "a device is wanted after the slot";
+        return Err(OptionError::Slot {
+            text: text.to_owned(),
+            why,
+        });
+    };
+    let (name, config) = rest.split_once(',').unwrap_or((rest, ""));
+    Ok((parse_bdf(slot)?, name, config))
+}
+
+fn unknown_device(
+    name: &str,
+    text: &str,
+    option: &'static str,
+    not_yet: &[&'static str],
+) -> OptionError {
+    match not_yet.iter().find(|known| **known == name) {
+        Some(known) => OptionError::NotYet {
+            option: format!("{option} {text}"),
+            what: known,
+        },
+        None => OptionError::UnknownDevice {
+            name: name.to_owned(),
+            option,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse_line(line: &str) -> Result<Answer, OptionError> {
+        let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        parse(&args)
+    }
+
+    fn run(line: &str) -> Options {
+        match parse_line(line) {
+            Ok(Answer::Run(options)) => options,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn refusal(line: &str) -> String {
+        parse_line(line).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn todays_command_line_is_understood() {
+        let o = run("-c 2 -m 512M -HPDew -s 0,hostbridge -s 31,lpc -l com1,stdio guest0");
+        assert_eq!((o.vm.as_str(), o.memory), ("guest0", 512 << 20));
+        assert_eq!(o.topology.resolve().unwrap().1, 2);
+        assert!(o.exit_on_hlt && o.exit_on_pause && o.destroy_on_poweroff && o.strict_io);
+        assert!(!o.strict_msr && !o.wired);
+        assert_eq!(o.functions.len(), 2);
+        assert_eq!(
+            o.com_ports,
+            [ComPort {
+                index: 0,
+                backend: "stdio".into()
+            }]
+        );
+    }
+
+    #[test]
+    fn the_command_line_of_2013_is_refused_for_its_disk_only() {
+        let line = "-A -I -m 1024 -s 0:0,virtio-blk,diskdev -S 31,uart,stdio guest0";
+        assert_eq!(
+            refusal(line),
+            "-s 0:0,virtio-blk,diskdev: virtio-blk is not part of this version"
+        );
+        let o = run("-A -I -m 1024 -s 0:0,hostbridge -S 31,uart,stdio guest0");
+        assert_eq!(o.memory, 1 << 30);
+        assert_eq!(
+            o.com_ports,
+            [ComPort {
+                index: 0,
+                backend: "stdio".into()
+            }]
+        );
+        assert!(!o.wired);
+        assert_eq!(o.warnings.len(), 2);
+    }
+
+    #[test]
+    fn capital_s_is_told_by_its_form() {
+        assert!(run("-S guest0").wired);
+        assert!(run("-SH guest0").wired);
+        let o = run("-S 30,uart,stdio -S31,uart,/dev/nmdm0A -S guest0");
+        assert!(o.wired);
+        assert_eq!(
+            o.com_ports[1],
+            ComPort {
+                index: 1,
+                backend: "/dev/nmdm0A".into()
+            }
+        );
+    }
+
+    #[test]
+    fn pinning_has_two_forms() {
+        assert_eq!(run("-p 0:3 -p 1:4 g").pinning.of(1), [4]);
+        assert_eq!(run("-p 2 g").pinning.of(1), [3]);
+        assert!(refusal("-p x g").starts_with("invalid vcpu pinning"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        for (line, what) in [
+            ("-G 1234 g", "-G: the GDB stub"),
+            ("-k file g", "-k: a configuration file"),
+            ("-g 1 g", "-g: 2013's debug port"),
+            ("-s 3,virtio-net,tap0 g", "-s 3,virtio-net,tap0: virtio-net"),
+            ("-l bootrom,/x.fd g", "-l bootrom,/x.fd: bootrom"),
+            ("-U 1 g", "-U: SMBIOS"),
+            ("-M 1024 g", "-M: 2013's memory"),
+        ] {
+            let message = refusal(line);
+            assert!(message.starts_with(what), "{message}");
+            assert!(message.ends_with("not part of this version"), "{message}");
+            assert_eq!(parse_line(line).unwrap_err().exit_code(), 4);
+        }
+        assert!(refusal("-s 3,floppy g").contains("unknown device \"floppy\""));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_bhyves_exit_codes() {
+        let code = |line: &str| parse_line(line).unwrap_err().exit_code();
+        assert_eq!(
+            (refusal("-q g"), code("-q g")),
+            ("illegal option -- q".into(), 1)
+        );
+        assert_eq!(code(""), 1);
+        assert_eq!(code("a b"), 1);
+        assert_eq!(code("-m 1Q g"), 64);
+        assert_eq!(code("-c 0 g"), 64);
+        for slot in [
+            "32,hostbridge",
+            "0:8,hostbridge",
+            "256:0:0,hostbridge",
+            "a,lpc",
+            "1:2:3:4,lpc",
+            "3",
+        ] {
+            assert_eq!(code(&format!("-s {slot} g")), 4, "{slot}");
+        }
+        assert!(refusal("-s 1,lpc -s 0:1:0,hostbridge g").contains("0:1:0 is occupied"));
+        assert!(refusal("-l com1,stdio -l com1,stdio g").contains("com1 is configured twice"));
+    }
+
+    #[test]
+    fn help_comes_in_three_forms() {
+        assert_eq!(parse_line("-h"), Ok(Answer::Help));
+        assert_eq!(parse_line("-s help"), Ok(Answer::PciDevices));
+        assert_eq!(parse_line("-l help"), Ok(Answer::LpcDevices));
+    }
+
+    proptest! {
+        #[test]
+        fn any_command_line_is_understood_or_refused(
+            args in proptest::collection::vec("(-[a-zA-Z]{1,3})?[0-9:,a-z=]{0,12}", 0..6),
+        ) {
+            if let Err(error) = parse(&args) {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+}

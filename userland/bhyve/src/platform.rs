@@ -1,0 +1,152 @@
+//! The host's calls that std has no safe form of: raw terminals, pinning a thread, waiting
+//! for signals. The only unsafe code of this crate.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+/// Terminals in raw mode, with the settings they had before.
+static RAW_TERMINALS: Mutex<Vec<(OwnedFd, libc::termios)>> = Mutex::new(Vec::new());
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Puts a terminal into raw mode: each byte passes as it is, also those that would be
+/// signals. [`restore_terminals`] puts it back.
+pub fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    let keep = terminal.try_clone_to_owned()?;
+    let mut settings = MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: tcgetattr fills the whole structure when it returns 0, which is checked
+    // before it is taken as initialized.
+    let before = unsafe {
+        check(libc::tcgetattr(keep.as_raw_fd(), settings.as_mut_ptr()))?;
+        settings.assume_init()
+    };
+    let mut raw = before;
+    // SAFETY: both get a valid structure; tcsetattr only reads it.
+    unsafe {
+        libc::cfmakeraw(&mut raw);
+        raw.c_cflag |= libc::CLOCAL;
+        check(libc::tcsetattr(keep.as_raw_fd(), libc::TCSANOW, &raw))?;
+    }
+    RAW_TERMINALS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push((keep, before));
+    Ok(())
+}
+
+/// Gives each terminal the settings that it had before [`make_raw`]. For the end of the
+/// program, whichever way it ends.
+pub fn restore_terminals() {
+    let mut terminals = RAW_TERMINALS.lock().unwrap_or_else(PoisonError::into_inner);
+    for (terminal, before) in terminals.drain(..).rev() {
+        // SAFETY: a valid structure that is only read. A terminal that is gone needs no
+        // settings, so that the result doesn't matter.
+        unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, &before) };
+    }
+}
+
+/// The signals that end the guest or ask about it.
+const SIGNALS: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1];
+
+/// A set of [`SIGNALS`].
+pub struct Signals(libc::sigset_t);
+
+impl Signals {
+    /// Blocks them in this thread and all threads it starts from now on, so that they wait
+    /// for [`Signals::wait`].
+    pub fn block() -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initializes the set that the other calls then work on; the
+        // old mask is not asked for.
+        unsafe {
+            check(libc::sigemptyset(set.as_mut_ptr()))?;
+            let mut set = set.assume_init();
+            for signal in SIGNALS {
+                check(libc::sigaddset(&mut set, signal))?;
+            }
+            match libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) {
+                0 => Ok(Self(set)),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            }
+        }
+    }
+
+    /// Waits for the next of them.
+    pub fn wait(&self) -> io::Result<libc::c_int> {
+        let mut signal = 0;
+        // SAFETY: an initialized set, and a place for the number.
+        match unsafe { libc::sigwait(&self.0, &mut signal) } {
+            0 => Ok(signal),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// How many host CPUs a set can name.
+pub const MAX_HOST_CPUS: u32 = 1024;
+
+/// Lets the calling thread run on these host CPUs only.
+#[cfg(target_os = "linux")]
+pub fn pin_thread(cpus: &[u32]) -> io::Result<()> {
+    // SAFETY: an all-zero cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for cpu in cpus {
+        // SAFETY: CPU_SET ignores numbers beyond the set.
+        unsafe { libc::CPU_SET(*cpu as usize, &mut set) };
+    }
+    // SAFETY: the set is read for the size given; thread 0 is the calling one.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) })
+}
+
+/// Lets the calling thread run on these host CPUs only.
+#[cfg(target_os = "freebsd")]
+pub fn pin_thread(cpus: &[u32]) -> io::Result<()> {
+    // SAFETY: an all-zero cpuset_t is the empty set.
+    let mut set: libc::cpuset_t = unsafe { std::mem::zeroed() };
+    for cpu in cpus.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as u32) {
+        libc::CPU_SET(*cpu as usize, &mut set);
+    }
+    // SAFETY: the set is read for the size given; id -1 is the calling thread.
+    check(unsafe {
+        libc::cpuset_setaffinity(
+            libc::CPU_LEVEL_WHICH,
+            libc::CPU_WHICH_TID,
+            -1,
+            size_of_val(&set),
+            &set,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_can_be_pinned_to_a_cpu_it_may_use_and_to_no_other() {
+        std::thread::spawn(|| {
+            // Some CPU of the first 1024 must be allowed; nobody has this many.
+            assert!((0..MAX_HOST_CPUS).any(|cpu| pin_thread(&[cpu]).is_ok()));
+            assert!(pin_thread(&[MAX_HOST_CPUS - 1]).is_err());
+            assert!(pin_thread(&[]).is_err());
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn what_is_no_terminal_stays_as_it_is() {
+        use std::os::fd::AsFd;
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(make_raw(file.as_fd()).is_err());
+        restore_terminals();
+    }
+}

@@ -1,0 +1,169 @@
+//! From options to a running guest and to its end: opens the VM that bhyveload made (steps
+//! (1) to (7)), builds the machine, starts the vcpus, waits for the end.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use vmmapi::devices::X2apicState;
+use vmmapi::{Capability, CpuTopology, MemFlags, MmapStyle, Reg, SuspendHow, Vcpu, VcpuId, Vm};
+
+use crate::machine::Machine;
+use crate::options::{ApicMode, Options};
+use crate::platform::Signals;
+use crate::run::{self, End, Ended};
+use crate::signals;
+
+/// How long the other vcpus get to end after the first one did.
+const LAST_VCPUS: Duration = Duration::from_secs(2);
+
+/// Runs the guest. An error is one of the start, before any vcpu ran.
+pub fn run(options: &Options) -> Result<End, String> {
+    let (topology, cpus) = options.topology.resolve().map_err(|e| e.to_string())?;
+    if let Some(vcpu) = options.pinning.highest_vcpu().filter(|vcpu| *vcpu >= cpus) {
+        return Err(format!(
+            "-p: vcpu {vcpu} is pinned, but the guest has {cpus} (see -c)"
+        ));
+    }
+    let vm = open(options, topology, cpus)?;
+    set_up_memory(&vm, options)?;
+    for id in 0..cpus {
+        init_vcpu(&vm.vcpu(VcpuId(id)), options)?;
+    }
+    // What bhyveload left to begin at (steps (11) and (12)).
+    vm.vcpu(VcpuId::BSP)
+        .register(Reg::Rip)
+        .map_err(|e| e.to_string())?;
+
+    // From here on signals wait for their thread, in all threads to come.
+    let signals = Signals::block().map_err(|e| format!("signals can't be blocked: {e}"))?;
+    let machine = Machine::new(vm, options, cpus).map_err(|e| e.to_string())?;
+    let machine = Arc::new(machine);
+    let (ended, ends) = channel();
+    signals::start(signals, Arc::clone(&machine), ended.clone())
+        .map_err(|e| format!("the signal thread can't be started: {e}"))?;
+    for id in 0..cpus {
+        run::add_cpu(&machine, VcpuId(id), &options.pinning, ended.clone())?;
+    }
+    let end = wait_for_end(&ends, usize::from(cpus));
+    if end == End::Suspended(SuspendHow::Poweroff) && options.destroy_on_poweroff {
+        if let Err(error) = machine.vm.clone().destroy() {
+            eprintln!("bhyve: -D: {error}\r");
+        }
+    }
+    Ok(end)
+}
+
+/// Opens the VM. It must exist: only a boot ROM could start an empty one.
+fn open(options: &Options, topology: CpuTopology, cpus: u16) -> Result<Vm, String> {
+    let vm = Vm::open(&options.vm).map_err(|error| {
+        if error.is(libc::ENOENT) {
+            let name = &options.vm;
+            format!("{name}: no such VM: create and load it with bhyveload first")
+        } else {
+            error.to_string()
+        }
+    })?;
+    vm.set_topology(topology).map_err(|e| format!("-c: {e}"))?;
+    let most = vm.topology().map_err(|e| e.to_string())?.maxcpus;
+    if cpus > most {
+        return Err(format!("{cpus} vCPUs requested but only {most} available"));
+    }
+    Ok(vm)
+}
+
+/// Maps the memory that bhyveload set up: below 3 GiB, and from 4 GiB on.
+fn set_up_memory(vm: &Vm, options: &Options) -> Result<(), String> {
+    let mut flags = MemFlags::empty();
+    flags.set(MemFlags::WIRED, options.wired);
+    flags.set(MemFlags::INCORE, options.in_core);
+    vm.set_memflags(flags);
+    vm.setup_memory(options.memory, MmapStyle::All).map_err(|error| {
+        format!(
+            "unable to set up {} of memory: {error} (-m must be the size that bhyveload was given)",
+            cli::size::humanize(options.memory)
+        )
+    })
+}
+
+/// Capabilities and APIC mode. What another bhyve set on this VM before is set anew.
+fn init_vcpu(vcpu: &Vcpu, options: &Options) -> Result<(), String> {
+    let set = |cap, on: bool| vcpu.set_capability(cap, i32::from(on));
+    let named = |option: &str, error| format!("{option}: {error}");
+    for (cap, on, option) in [
+        (Capability::HaltExit, options.exit_on_hlt, "-H"),
+        (Capability::PauseExit, options.exit_on_pause, "-P"),
+    ] {
+        match set(cap, on) {
+            Err(error) if on => return Err(named(option, error)),
+            // A CPU without it needs no switching off.
+            _ => {}
+        }
+    }
+    // INVPCID stays hidden where the CPU hasn't got it.
+    let _ = set(Capability::EnableInvpcid, true);
+    if vcpu.id() != VcpuId::BSP {
+        // A started processor is in real mode, and its start comes as an exit.
+        set(Capability::UnrestrictedGuest, true).map_err(|e| named("-c", e))?;
+    }
+    let _ = set(Capability::IpiExit, true);
+    match options.apic {
+        ApicMode::Default => Ok(()),
+        ApicMode::XApic => vcpu
+            .set_x2apic_state(X2apicState::Disabled)
+            .map_err(|e| named("-a", e)),
+        ApicMode::X2Apic => vcpu
+            .set_x2apic_state(X2apicState::Enabled)
+            .map_err(|e| named("-x", e)),
+    }
+}
+
+/// The first end that a vcpu or a signal reports. After a suspend the other vcpus end too,
+/// and are waited for, so that none is in the middle of a device's work.
+fn wait_for_end(ends: &Receiver<Ended>, cpus: usize) -> End {
+    let Ok((_, first)) = ends.recv() else {
+        return End::Failed("all vcpu threads are gone".to_owned());
+    };
+    if !matches!(first, End::Suspended(_)) {
+        return first;
+    }
+    let limit = Instant::now() + LAST_VCPUS;
+    let mut left = cpus.saturating_sub(1);
+    while left > 0 {
+        match ends.recv_timeout(limit.saturating_duration_since(Instant::now())) {
+            Ok((Some(_), End::Suspended(_))) => left -= 1,
+            Ok((_, other)) => return other,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_of_the_vm_waits_for_all_vcpus_and_a_failure_does_not() {
+        let off = End::Suspended(SuspendHow::Poweroff);
+        let (sender, ends) = channel();
+        for id in 0..3 {
+            sender.send((Some(VcpuId(id)), off.clone())).unwrap();
+        }
+        assert_eq!(wait_for_end(&ends, 3), off);
+        assert!(ends.try_recv().is_err(), "all three were taken");
+
+        sender
+            .send((Some(VcpuId(0)), End::Failed("x".into())))
+            .unwrap();
+        sender.send((Some(VcpuId(1)), off.clone())).unwrap();
+        assert_eq!(wait_for_end(&ends, 2), End::Failed("x".into()));
+        assert!(ends.try_recv().is_ok());
+
+        sender.send((Some(VcpuId(0)), off.clone())).unwrap();
+        sender.send((None, End::Signal(15))).unwrap();
+        assert_eq!(wait_for_end(&ends, 2), End::Signal(15));
+    }
+}
