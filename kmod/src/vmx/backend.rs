@@ -1,0 +1,244 @@
+//! What the backend decides once, at load: the CPUs in VMX operation, the controls of every
+//! vcpu, how TLBs are flushed. Also what it tells about itself (hw.vmm.vmx.*).
+
+use alloc::sync::Arc;
+use core::arch::x86_64::CpuidResult;
+use core::ffi::CStr;
+
+use vmm_core::cpu::cpuid::{CpuidPolicy, CpuidRegs, HostCpuid};
+use vmm_core::types::Errno;
+use vmm_core::vmx::caps::{Features, LoadError, VmxCaps};
+use vmm_core::vmx::controls::{ControlKind, Controls, Proc2Controls, ProcControls, Setting};
+use vmm_core::vmx::cr::{CR4_SUPPORTED, Cr4, CrPolicy};
+
+use super::cpu;
+use super::fpu;
+use super::instr::{InveptType, InvvpidType};
+use super::percpu::{HostCpus, ThisCpu};
+use super::vpid::Vpid;
+use crate::host::sync::SpinLock;
+use crate::host::time::{tsc_hz, tunable};
+use crate::log_err;
+
+/// From modinit to modcleanup.
+pub struct Backend {
+    pub cpus: HostCpus,
+    pub caps: VmxCaps,
+    /// The controls of a new vcpu.
+    pub controls: Controls,
+    /// How CR0 and CR4 of guests are made real.
+    pub cr: CrPolicy,
+    pub invept: InveptType,
+    pub invvpid: InvvpidType,
+    /// MOV DR can exit, so that debug registers are loaded on demand.
+    pub mov_dr_exiting: bool,
+    /// The guest may use RDTSCP, RDPID.
+    pub rdtscp: bool,
+    pub rdpid: bool,
+    /// VM exits fill the return stack buffer.
+    pub flush_rsb: bool,
+    /// EDX after a reset.
+    pub signature: u32,
+    /// The TSC's frequency.
+    pub tsc_hz: u64,
+    /// Bits of a physical address, as guests are told.
+    pub maxphyaddr: u8,
+}
+
+static BACKEND: SpinLock<Option<Arc<Backend>>> = SpinLock::new(None);
+
+/// Checks the CPUs and turns VMX operation on, on all of them. On an error everything is
+/// as before, and one log line has said what is missing. Context: thread.
+pub fn vmx_init() -> Result<(), Errno> {
+    let (cpus, caps) = HostCpus::start()?;
+    let controls = new_vcpu_controls(&caps).map_err(|e| {
+        // Dropping cpus is VMXOFF.
+        log_err!("cannot use VT-x: {e}");
+        Errno::EOPNOTSUPP
+    })?;
+    let rdtscp_control = controls.proc2.contains(Proc2Controls::ENABLE_RDTSCP);
+    // Without XSAVE in the host XCR0 is nobody's.
+    let xsave = fpu::host_xcr0() != 0;
+    let cr4_offered = if xsave {
+        CR4_SUPPORTED
+    } else {
+        CR4_SUPPORTED - Cr4::OSXSAVE
+    };
+    let backend = Backend {
+        cr: CrPolicy::new(&caps, cr4_offered),
+        invept: if caps.has(Features::INVEPT_SINGLE_CONTEXT) {
+            InveptType::SingleContext
+        } else {
+            InveptType::AllContexts
+        },
+        invvpid: if caps.has(Features::INVVPID_SINGLE_CONTEXT) {
+            InvvpidType::SingleContext
+        } else {
+            InvvpidType::AllContexts
+        },
+        mov_dr_exiting: can_set(&caps, ProcControls::MOV_DR_EXITING),
+        rdtscp: rdtscp_control && host_has_rdtscp(),
+        rdpid: rdtscp_control && host_has_rdpid(),
+        flush_rsb: tunable(c"vmx.no_flush_rsb", 0) == 0,
+        signature: cpu::signature(),
+        tsc_hz: tsc_hz(),
+        maxphyaddr: cpuid_policy().maxphyaddr(),
+        cpus,
+        caps,
+        controls,
+    };
+    let backend = Arc::new(backend);
+    *BACKEND.lock() = Some(backend);
+    Ok(())
+}
+
+/// VMX operation off, on every CPU. No VM exists. Context: thread.
+pub fn vmx_cleanup() {
+    let backend = BACKEND.lock().take();
+    drop(backend); // with interrupts on: VMXOFF waits for the other CPUs
+}
+
+/// The backend, between [`vmx_init`] and [`vmx_cleanup`].
+pub fn backend() -> Result<Arc<Backend>, Errno> {
+    BACKEND.lock().clone().ok_or(Errno::ENXIO)
+}
+
+fn can_set(caps: &VmxCaps, control: ProcControls) -> bool {
+    caps.msrs.allowed(ControlKind::Proc).can_set(control.bits())
+}
+
+/// `VmxCaps::controls`, and what this run loop needs besides.
+fn new_vcpu_controls(caps: &VmxCaps) -> Result<Controls, LoadError> {
+    let mut controls = caps.controls;
+    // CR8 is the host's APIC's as long as neither exits nor a TPR shadow are in the way.
+    let cr8 = ProcControls::CR8_LOAD_EXITING | ProcControls::CR8_STORE_EXITING;
+    require(caps, cr8, Setting::One)?;
+    controls.proc |= cr8;
+    // MOV CR3 would need the guest's PDPTEs read here.
+    let cr3 = ProcControls::CR3_LOAD_EXITING | ProcControls::CR3_STORE_EXITING;
+    require(caps, cr3 | ProcControls::INVLPG_EXITING, Setting::Zero)?;
+    // Without a way to flush it, a VPID is worse than none.
+    if !caps
+        .features
+        .intersects(Features::INVVPID_SINGLE_CONTEXT | Features::INVVPID_ALL_CONTEXTS)
+    {
+        controls.proc2.remove(Proc2Controls::ENABLE_VPID);
+    }
+    Ok(controls)
+}
+
+fn require(caps: &VmxCaps, bits: ProcControls, setting: Setting) -> Result<(), LoadError> {
+    let allowed = caps.msrs.allowed(ControlKind::Proc);
+    let missing = match setting {
+        Setting::One => bits.bits() & !allowed.may_be_one(),
+        Setting::Zero => bits.bits() & allowed.must_be_one(),
+    };
+    if missing == 0 {
+        return Ok(());
+    }
+    Err(LoadError::MissingControl {
+        kind: ControlKind::Proc,
+        bit: missing.trailing_zeros() as u8,
+        true_msr: allowed.true_variant,
+        setting,
+    })
+}
+
+/// What CPUID shows to guests on these CPUs.
+pub fn cpuid_policy() -> CpuidPolicy {
+    CpuidPolicy::new(&ThisCpu)
+}
+
+impl HostCpuid for ThisCpu {
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidRegs {
+        let CpuidResult { eax, ebx, ecx, edx } = cpu::cpuid(leaf, subleaf);
+        CpuidRegs { eax, ebx, ecx, edx }
+    }
+    fn xcr0(&self) -> u64 {
+        fpu::host_xcr0()
+    }
+    /// CPUID.80000007H:EDX.INVARIANT_TSC; that it is in step on all CPUs is the host's
+    /// matter, whose own clock relies on it.
+    fn tsc_invariant(&self) -> bool {
+        cpu::cpuid(0x8000_0000, 0).eax >= 0x8000_0007
+            && cpu::cpuid(0x8000_0007, 0).edx & 1 << 8 != 0
+    }
+}
+
+/// CPUID.80000001H:EDX.RDTSCP.
+fn host_has_rdtscp() -> bool {
+    cpu::cpuid(0x8000_0001, 0).edx & 1 << 27 != 0
+}
+
+/// CPUID.(EAX=7,ECX=0):ECX.RDPID.
+fn host_has_rdpid() -> bool {
+    cpu::cpuid(0, 0).eax >= 7 && cpu::cpuid(7, 0).ecx & 1 << 22 != 0
+}
+
+type Info = (&'static CStr, &'static CStr, fn(&Backend) -> i64);
+
+/// bhyve's names where it has them.
+const INFO: &[Info] = &[
+    (c"vmx.initialized", c"Intel VMX initialized", |_| 1),
+    (c"vmx.cr0_mask", c"CR0 bits that guests do not own", |b| {
+        b.cr.cr0(0).mask as i64
+    }),
+    (c"vmx.cr4_mask", c"CR4 bits that guests do not own", |b| {
+        b.cr.cr4(0).mask as i64
+    }),
+    (c"vmx.no_flush_rsb", c"Do not flush RSB upon vmexit", |b| {
+        i64::from(!b.flush_rsb)
+    }),
+    (
+        c"vmx.vpid_alloc_failed",
+        c"vcpus that run without a VPID",
+        |_| Vpid::failures() as i64,
+    ),
+    (c"vmx.cap.halt_exit", c"HLT triggers a VM-exit", |_| 1),
+    (c"vmx.cap.pause_exit", c"PAUSE triggers a VM-exit", |b| {
+        has(b, Features::PAUSE_EXITING)
+    }),
+    (c"vmx.cap.wbinvd_exit", c"WBINVD triggers a VM-exit", |b| {
+        has(b, Features::WBINVD_EXITING)
+    }),
+    (c"vmx.cap.rdpid", c"Guests are allowed to use RDPID", |b| {
+        i64::from(b.rdpid)
+    }),
+    (
+        c"vmx.cap.rdtscp",
+        c"Guests are allowed to use RDTSCP",
+        |b| i64::from(b.rdtscp),
+    ),
+    (c"vmx.cap.unrestricted_guest", c"Unrestricted guests", |_| 1),
+    (c"vmx.cap.monitor_trap", c"Monitor trap flag", |b| {
+        has(b, Features::MONITOR_TRAP_FLAG)
+    }),
+    (
+        c"vmx.cap.invpcid",
+        c"Guests are allowed to use INVPCID",
+        |b| has(b, Features::INVPCID),
+    ),
+    // The CPU may have these; nothing here uses them yet.
+    (c"vmx.cap.tpr_shadowing", c"TPR shadowing support", |_| 0),
+    (
+        c"vmx.cap.virtual_interrupt_delivery",
+        c"APICv virtual interrupt delivery support",
+        |_| 0,
+    ),
+    (
+        c"vmx.cap.posted_interrupts",
+        c"APICv posted interrupt support",
+        |_| 0,
+    ),
+];
+
+fn has(backend: &Backend, feature: Features) -> i64 {
+    i64::from(backend.caps.has(feature))
+}
+
+/// Number `index` of the informational sysctls below hw.vmm.
+pub fn info(index: usize) -> Option<(&'static CStr, &'static CStr, i64)> {
+    let backend = backend().ok()?;
+    let (name, description, value) = INFO.get(index)?;
+    Some((name, description, value(&backend)))
+}

@@ -1,0 +1,119 @@
+//! IN, OUT, INS and OUTS (SDM vol. 3C, tables 28-5 and 28-8), described so fully that
+//! userland needs no instruction fetch; and the guest's mode, which the description has.
+
+use vmm_core::exit::{ExitKind, Inout, InoutStr};
+use vmm_core::regs::{CpuMode, GuestPaging, PagingMode};
+use vmm_core::stats::Stat;
+use vmm_core::vmx::caps::Features;
+use vmm_core::vmx::cr::{Cr0, Cr4, Efer};
+use vmm_core::vmx::field;
+use vmm_core::vmx::qualification::{InsOutsInfo, IoQualification};
+use vmm_core::vmx::segment::AccessRights;
+
+use super::cr;
+use super::exit::Outcome;
+use super::regs::read_desc;
+use super::run::Run;
+
+impl Run<'_, '_> {
+    /// Every port is userland's: no port of the host belongs to a guest.
+    pub fn io_instruction(&mut self) -> Outcome {
+        self.env.stats.incr(Stat::VmexitInout);
+        let Some(io) = IoQualification::from_raw(self.vmcs.read(field::EXIT_QUALIFICATION)) else {
+            return self.unexpected();
+        };
+        let inout = Inout {
+            bytes: io.bytes,
+            input: io.input,
+            string: io.string,
+            rep: io.rep,
+            port: io.port,
+            eax: self.vcpu.ctx.guest_rax as u32,
+        };
+        if !io.string {
+            return Outcome::Leave(ExitKind::Inout(inout));
+        }
+        match self.string_io(inout) {
+            Some(inout_str) => Outcome::Leave(ExitKind::InoutStr(inout_str)),
+            None => self.unexpected(),
+        }
+    }
+
+    /// `None` if the CPU doesn't describe the memory operand.
+    fn string_io(&self, inout: Inout) -> Option<InoutStr> {
+        if !self.vcpu.vm.backend.caps.has(Features::INS_OUTS_INFO) {
+            return None;
+        }
+        let info =
+            InsOutsInfo::from_raw(self.vmcs.read(field::EXIT_INSTRUCTION_INFO), inout.input)?;
+        let mask = match info.address_size {
+            2 => 0xffff,
+            4 => 0xffff_ffff,
+            _ => u64::MAX,
+        };
+        let ctx = &self.vcpu.ctx;
+        let index = if inout.input {
+            ctx.guest_rdi
+        } else {
+            ctx.guest_rsi
+        };
+        Some(InoutStr {
+            inout,
+            paging: self.guest_paging(),
+            rflags: self.vmcs.read(field::GUEST_RFLAGS),
+            cr0: cr::guest_cr0(&self.vmcs),
+            index: index & mask,
+            count: if inout.rep { ctx.guest_rcx & mask } else { 1 },
+            addrsize: info.address_size,
+            seg: info.segment,
+            seg_desc: read_desc(&self.vmcs, info.segment),
+            cs_d: AccessRights(self.vmcs.read(field::GUEST_CS_ACCESS_RIGHTS)).default_big(),
+            cs_base: self.vmcs.read(field::GUEST_CS_BASE),
+        })
+    }
+
+    /// The guest executes 64-bit code.
+    pub fn long64(&self) -> bool {
+        self.cpu_mode() == CpuMode::Long64
+    }
+
+    pub fn cpu_mode(&self) -> CpuMode {
+        if self.vmcs.read(field::GUEST_IA32_EFER) & Efer::LMA.bits() != 0 {
+            if AccessRights(self.vmcs.read(field::GUEST_CS_ACCESS_RIGHTS)).long() {
+                CpuMode::Long64
+            } else {
+                CpuMode::Compatibility
+            }
+        } else if self.protected_mode() {
+            CpuMode::Protected
+        } else {
+            CpuMode::Real
+        }
+    }
+
+    fn paging_mode(&self) -> PagingMode {
+        let cr4 = Cr4::from_bits_retain(self.vmcs.read(field::GUEST_CR4));
+        if self.vmcs.read(field::GUEST_CR0) & Cr0::PG.bits() == 0 {
+            PagingMode::Flat
+        } else if !cr4.contains(Cr4::PAE) {
+            PagingMode::Bits32
+        } else if self.vmcs.read(field::GUEST_IA32_EFER) & Efer::LMA.bits() == 0 {
+            PagingMode::Pae
+        } else if cr4.contains(Cr4::LA57) {
+            PagingMode::Level5
+        } else {
+            PagingMode::Level4
+        }
+    }
+
+    /// What translating one of the guest's linear addresses depends on. The CPL is SS.DPL
+    /// (25.4.1).
+    pub fn guest_paging(&self) -> GuestPaging {
+        GuestPaging {
+            cr3: self.vmcs.read(field::GUEST_CR3),
+            cpl: AccessRights(self.vmcs.read(field::GUEST_SS_ACCESS_RIGHTS)).dpl(),
+            cpu_mode: self.cpu_mode(),
+            paging_mode: self.paging_mode(),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What a VM needs once, and a new vcpu: the seed article's `vmx_vminit` (❻). The VMCS gets
+//! every field that a VM entry reads (SDM vol. 3C, chapter 25), the guest in the state after
+//! a reset (vol. 3A, table 10-1); what is a host CPU's or thread's own is written by the
+//! run (`host_state`).
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use vmm_core::cpu::msr;
+use vmm_core::ept::Eptp;
+use vmm_core::types::{Errno, HostCpu, VcpuId, Vector};
+use vmm_core::vcpu::Capability;
+use vmm_core::vmx::caps::Features;
+use vmm_core::vmx::controls::Proc2Controls;
+use vmm_core::vmx::{field, reset};
+
+use super::backend::{Backend, backend};
+use super::cr;
+use super::debug::DebugRegs;
+use super::fpu::GuestFpu;
+use super::host_state::HostFields;
+use super::msrs::GuestMsrs;
+use super::switch::{VmxCtx, vmx_longjmp, vmx_longjmp_flush_rsb};
+use super::vcpu::{Vcpu, VcpuControls, VtxVcpu};
+use super::vmcs::{ClearVmcs, LoadedVmcs};
+use super::vpid::Vpid;
+use crate::host::mem::Pages;
+use crate::vm::ops::{EptSpace, VcpuOps, VmOps};
+
+/// No CPU has entered the VM with this EPT generation.
+const NEVER: u64 = u64::MAX;
+
+/// What the vcpus of a VM share.
+pub struct VmShared {
+    pub backend: Arc<Backend>,
+    pub ept: Arc<EptSpace>,
+    /// The EPT pointer.
+    pub eptp: u64,
+    msr_bitmap: Pages,
+    /// The EPT generation at each host CPU's last entry into this VM. It starts as
+    /// [`NEVER`], so that the first entry drops what an earlier VM with the same root page
+    /// has left in the TLB.
+    pub ept_seen: Box<[AtomicU64]>,
+}
+
+impl VmShared {
+    /// An INVEPT is due before that CPU, which is the current one, enters the VM.
+    pub fn ept_is_stale(&self, cpu: HostCpu) -> bool {
+        self.ept_seen[cpu.0 as usize].load(Ordering::Relaxed)
+            != self.ept.generation.load(Ordering::Acquire)
+    }
+}
+
+/// A VM of this backend.
+pub struct VtxVm(Arc<VmShared>);
+
+/// Makes what a VM needs once. Context: thread.
+pub fn vmx_vminit(ept: Arc<EptSpace>) -> Result<Box<dyn VmOps>, Errno> {
+    let backend = backend()?;
+    let eptp = Eptp::new(ept.pml4, backend.caps.has(Features::EPT_ACCESSED_DIRTY)).raw();
+    let mut ept_seen = Vec::new();
+    ept_seen.resize_with(backend.cpus.len(), || AtomicU64::new(NEVER));
+    let shared = VmShared {
+        msr_bitmap: msr_bitmap()?,
+        eptp,
+        ept,
+        ept_seen: ept_seen.into_boxed_slice(),
+        backend,
+    };
+    Ok(Box::new(VtxVm(Arc::new(shared))))
+}
+
+impl VmOps for VtxVm {
+    fn vcpu_init(&self, id: VcpuId) -> Result<Box<dyn VcpuOps>, Errno> {
+        let backend = &self.0.backend;
+        let use_vpid = backend.controls.proc2.contains(Proc2Controls::ENABLE_VPID);
+        let vpid = if use_vpid { Vpid::alloc() } else { None };
+        let vcpu = Vcpu {
+            id,
+            vm: self.0.clone(),
+            ctx: Box::new(VmxCtx::reset(backend.signature)),
+            debug_regs: DebugRegs::RESET,
+            msrs: GuestMsrs::default(),
+            fpu: GuestFpu::new()?,
+            controls: initial_controls(backend, vpid.is_some()),
+            vpid,
+            capabilities: initial_capabilities(backend),
+            tsc_offset: 0,
+            cr8: 0,
+            next_rip: None,
+            last_cpu: None,
+            host: HostFields::default(),
+            flush_vpid: true,
+        };
+        let vmcs = ClearVmcs::new(backend.caps.revision_id)?;
+        let mut this = Box::new(VtxVcpu { vmcs, vcpu });
+        this.with_vmcs(vmcs_set_defaults);
+        Ok(this)
+    }
+}
+
+/// Back to the state of [`VmOps::vcpu_init`]; the VPID stays.
+pub fn vcpu_reset(this: &mut VtxVcpu) {
+    let vcpu = &mut this.vcpu;
+    let backend = vcpu.vm.backend.clone();
+    *vcpu.ctx = VmxCtx::reset(backend.signature);
+    vcpu.debug_regs = DebugRegs::RESET;
+    vcpu.msrs = GuestMsrs::default();
+    vcpu.fpu.reset();
+    vcpu.controls = initial_controls(&backend, vcpu.vpid.is_some());
+    vcpu.capabilities = initial_capabilities(&backend);
+    vcpu.tsc_offset = 0;
+    vcpu.cr8 = 0;
+    vcpu.next_rip = None;
+    vcpu.last_cpu = None;
+    vcpu.host = HostFields::default();
+    vcpu.flush_vpid = true;
+    this.with_vmcs(vmcs_set_defaults);
+}
+
+fn initial_controls(backend: &Backend, vpid: bool) -> VcpuControls {
+    let mut proc2 = backend.controls.proc2;
+    proc2.set(Proc2Controls::ENABLE_VPID, vpid);
+    VcpuControls {
+        proc: backend.controls.proc,
+        proc2,
+        // Machine checks are the host's. #DB comes and goes with the debug registers.
+        exception_bitmap: 1 << Vector::MC.0,
+    }
+}
+
+fn initial_capabilities(backend: &Backend) -> u32 {
+    let bit = |cap: Capability, on: bool| u32::from(on) << cap as u32;
+    bit(Capability::UnrestrictedGuest, true)
+        | bit(Capability::Rdtscp, backend.rdtscp)
+        | bit(Capability::Rdpid, backend.rdpid)
+}
+
+/// Every field of a VMCS that is not undefined for us (❽).
+fn vmcs_set_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &mut Vcpu) {
+    host_defaults(vmcs, vcpu);
+    control_defaults(vmcs, vcpu);
+    guest_defaults(vmcs, vcpu);
+}
+
+/// Where a VM exit lands: vmx_longjmp, on a stack pointer that is the VmxCtx.
+fn host_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &mut Vcpu) {
+    let exit: unsafe extern "C" fn() = if vcpu.vm.backend.flush_rsb {
+        vmx_longjmp_flush_rsb
+    } else {
+        vmx_longjmp
+    };
+    vmcs.write(field::HOST_RIP, exit as usize as u64);
+    vmcs.write(field::HOST_RSP, &raw mut *vcpu.ctx as u64);
+    // HostFields::default(), against which the run compares.
+    vmcs.write(field::HOST_CR0, 0);
+    vmcs.write(field::HOST_CR3, 0);
+    vmcs.write(field::HOST_CR4, 0);
+    vmcs.write(field::HOST_FS_BASE, 0);
+}
+
+fn control_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &mut Vcpu) {
+    let VmShared {
+        backend,
+        eptp,
+        msr_bitmap,
+        ..
+    } = &*vcpu.vm;
+    let controls = &vcpu.controls;
+    vmcs.write(field::PIN_BASED_CONTROLS, backend.controls.pin.bits());
+    vmcs.write(
+        field::PRIMARY_PROCESSOR_BASED_CONTROLS,
+        controls.proc.bits(),
+    );
+    vmcs.write(
+        field::SECONDARY_PROCESSOR_BASED_CONTROLS,
+        controls.proc2.bits(),
+    );
+    vmcs.write(field::PRIMARY_EXIT_CONTROLS, backend.controls.exit.bits());
+    vmcs.write(field::ENTRY_CONTROLS, backend.controls.entry.bits());
+    vmcs.write(field::EXCEPTION_BITMAP, controls.exception_bitmap);
+    vmcs.write(field::PAGE_FAULT_ERROR_CODE_MASK, 0);
+    vmcs.write(field::PAGE_FAULT_ERROR_CODE_MATCH, 0);
+    vmcs.write(field::CR3_TARGET_COUNT, 0);
+    vmcs.write(field::EXIT_MSR_STORE_COUNT, 0);
+    vmcs.write(field::EXIT_MSR_LOAD_COUNT, 0);
+    vmcs.write(field::ENTRY_MSR_LOAD_COUNT, 0);
+    vmcs.write(field::ENTRY_INTERRUPTION_INFO, 0);
+    vmcs.write(field::ENTRY_EXCEPTION_ERROR_CODE, 0);
+    vmcs.write(field::ENTRY_INSTRUCTION_LENGTH, 0);
+    vmcs.write(field::TSC_OFFSET, vcpu.tsc_offset);
+    vmcs.write(field::EPT_POINTER, *eptp);
+    vmcs.write(field::MSR_BITMAPS_ADDRESS, msr_bitmap.hpa().get());
+    if let Some(vpid) = &vcpu.vpid {
+        vmcs.write(field::VIRTUAL_PROCESSOR_ID, vpid.get());
+    }
+}
+
+/// The state after a reset.
+fn guest_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &Vcpu) {
+    for &(field, value) in reset::GUEST_STATE {
+        vmcs.write_any(field, value);
+    }
+    cr::set_guest_cr0(vmcs, vcpu, reset::CR0);
+    cr::set_guest_cr4(vmcs, vcpu, reset::CR4);
+}
+
+/// Which MSR accesses don't exit, by the policy table. The bitmap (25.6.9) has four parts
+/// of 1 KiB: reads of MSRs 0 to 1FFFH, reads of C0000000H to C0001FFFH, writes of the same.
+/// A clear bit passes.
+fn msr_bitmap() -> Result<Pages, Errno> {
+    const WRITES: usize = 2048;
+    let mut page = Pages::new(1)?;
+    let bitmap = page.bytes_mut();
+    bitmap.fill(0xff);
+    for row in msr::POLICY {
+        for code in row.first..=row.last {
+            let Some(bit) = msr_bit(code) else { continue };
+            if row.place.read_passes() {
+                bitmap[bit / 8] &= !(1 << (bit % 8));
+            }
+            if row.place.write_passes() {
+                bitmap[WRITES + bit / 8] &= !(1 << (bit % 8));
+            }
+        }
+    }
+    Ok(page)
+}
+
+/// The MSR's place in the read half; MSRs without one always exit.
+fn msr_bit(code: u32) -> Option<usize> {
+    match code {
+        0..=0x1fff => Some(code as usize),
+        0xc000_0000..=0xc000_1fff => Some(0x2000 + (code - 0xc000_0000) as usize),
+        _ => None,
+    }
+}
