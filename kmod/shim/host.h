@@ -72,7 +72,8 @@ void	*host_alloc(size_t size, size_t align);
 void	 host_free(void *p, size_t size, size_t align);
 
 /* npages physically contiguous, zeroed, page-aligned pages, and the physical
- * address of the first in *hpa; NULL when there are none. */
+ * address of the first in *hpa; NULL when there are none.  The answer is the
+ * address that host_phys_to_virt() gives for *hpa. */
 void	*host_pages_alloc(uint32_t npages, uint64_t *hpa);
 void	 host_pages_free(void *va, uint32_t npages);
 
@@ -223,7 +224,9 @@ struct host_cdev;
 int	host_cdev_create(const char *path, enum host_cdev_kind kind, void *arg,
 	    const struct host_cred *cred, struct host_cdev **cdevp);
 /* Removes the node; when it returns no operation on it is running, and later
- * ones on descriptors still open fail with ENXIO. */
+ * ones on descriptors still open fail with ENXIO (ioctl(2) with ENOTTY on
+ * FreeBSD, whose devfs revokes the node).  An operation that sleeps must have
+ * been woken before: this waits for it. */
 void	host_cdev_destroy(struct host_cdev *cdev);
 
 /* A boot-time setting (kenv on FreeBSD, module parameter on Linux) by its
@@ -251,7 +254,8 @@ struct vmm_rs_info {
 bool	vmm_rs_info(uint32_t index, struct vmm_rs_info *out);
 
 /* ioctl(2): data is a kernel buffer of IOCPARM_LEN(cmd) bytes, copied in by
- * the shim for _IOW and copied out for _IOR when the answer is 0. */
+ * the shim for _IOW and copied out for _IOR when the answer is 0; for _IO it
+ * holds nothing, for _IOWINT the int. */
 int	vmm_rs_ctl_ioctl(uint64_t cmd, void *data);
 int	vmm_rs_vm_ioctl(void *arg, uint64_t cmd, void *data);
 /* read(2)/write(2) of guest memory at gpa; stops early only with an error. */

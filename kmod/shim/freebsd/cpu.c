@@ -132,8 +132,8 @@ host_yield(void)
 	return (0);
 }
 
-/* The protection keys of the thread that is in a world, while it is. */
-DPCPU_DEFINE_STATIC(uint32_t, world_pkru);
+/* The protection keys of the thread that is in a world on a CPU. */
+static uint32_t world_pkru[MAXCPU];
 
 static bool
 pku_enabled(void)
@@ -152,7 +152,7 @@ host_world_begin(void)
 	 */
 	set_pcb_flags(curthread->td_pcb, PCB_FULL_IRET);
 	if (pku_enabled())
-		DPCPU_SET(world_pkru, rdpkru());
+		world_pkru[curcpu] = rdpkru();
 	fpuexit(curthread);
 	clts();
 }
@@ -166,7 +166,7 @@ host_world_end(void)
 	load_cr0(rcr0() | CR0_TS);
 	/* PKRU matters before that, though: to each access to user memory. */
 	if (pku_enabled())
-		wrpkru(DPCPU_GET(world_pkru));
+		wrpkru(world_pkru[curcpu]);
 
 	/*
 	 * A VM exit leaves a task register whose limit excludes the I/O bitmap

@@ -10,16 +10,11 @@
 #include "../host.h"
 #include "shim.h"
 
+/* All levels go to the console, which is where kldload's user looks. */
 void
-host_log(enum host_log_level level, const char *msg, size_t len)
+host_log(enum host_log_level level __unused, const char *msg, size_t len)
 {
-	static const char *const marks[] = {
-		[HOST_LOG_INFO] = "",
-		[HOST_LOG_WARN] = "warning: ",
-		[HOST_LOG_ERR] = "error: ",
-	};
-
-	printf("vmm_rs: %s%.*s\n", marks[level], (int)len, msg);
+	printf("vmm_rs: %.*s\n", (int)len, msg);
 }
 
 void

@@ -41,8 +41,11 @@ static struct task put_off_task = TASK_INITIALIZER(0, put_off_free, NULL);
 void *
 host_alloc(size_t size, size_t align)
 {
-	return (malloc_aligned(MAX(size, sizeof(struct put_off)), align,
-	    M_VMM_RS, M_WAITOK | M_ZERO));
+	size = MAX(size, sizeof(struct put_off));
+	/* malloc_aligned(9) rounds sizes up to a power of two. */
+	if (align <= sizeof(void *))
+		return (malloc(size, M_VMM_RS, M_WAITOK | M_ZERO));
+	return (malloc_aligned(size, align, M_VMM_RS, M_WAITOK | M_ZERO));
 }
 
 void

@@ -26,6 +26,9 @@ CTASSERT(HOST_ERANGE == ERANGE && HOST_EAGAIN == EAGAIN);
 CTASSERT(HOST_EALREADY == EALREADY && HOST_EOPNOTSUPP == EOPNOTSUPP);
 CTASSERT(HOST_ETIMEDOUT == ETIMEDOUT && HOST_ENAMETOOLONG == ENAMETOOLONG);
 
+/* A MOD_LOAD that fails is followed by a MOD_UNLOAD. */
+static bool loaded;
+
 static int
 shim_load(void)
 {
@@ -40,6 +43,7 @@ shim_load(void)
 		return (error);
 	}
 	shim_sysctl_start();
+	loaded = true;
 	return (0);
 }
 
@@ -48,12 +52,15 @@ shim_unload(void)
 {
 	int error;
 
+	if (!loaded)
+		return (0);
 	shim_sysctl_stop();
 	error = vmm_rs_unload();
 	if (error != 0) {
 		shim_sysctl_start();
 		return (error);
 	}
+	loaded = false;
 	shim_cpu_fini();
 	shim_mem_drain();
 	return (0);

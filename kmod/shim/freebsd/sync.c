@@ -9,6 +9,7 @@
 #include <sys/systm.h>
 #include <sys/callout.h>
 #include <sys/lock.h>
+#include <sys/mutex.h>
 #include <sys/proc.h>
 #include <sys/sleepqueue.h>
 #include <sys/sx.h>
@@ -57,12 +58,14 @@ host_waitq_wait(struct host_waitq *wq, bool (*ready)(void *), void *arg,
 		deadline = sbinuptime() +
 		    nstosbt(MIN(timeout_ns, INT64_MAX / 16)) + 1;
 	error = 0;
+	DROP_GIANT();		/* a module's events come with it */
 	sleepq_lock(wq);
 	while (!(done = ready(arg)) && error == 0) {
 		error = waitq_sleep(wq, deadline, interruptible);
 		sleepq_lock(wq);
 	}
 	sleepq_release(wq);
+	PICKUP_GIANT();
 
 	if (done)
 		return (0);
