@@ -178,7 +178,8 @@ static struct page *populate_small(struct host_memobj *obj, u64 pindex)
 {
 	struct page *page;
 
-	page = page_alloc(obj, pindex, 0, 0);
+	/* Killing processes would not bring back what VMs hold: fail instead. */
+	page = page_alloc(obj, pindex, 0, __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!page)
 		return NULL;
 	if (page_store(obj, pindex, 0, page)) {
