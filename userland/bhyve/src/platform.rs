@@ -112,7 +112,8 @@ pub fn pin_thread(cpus: &[u32]) -> io::Result<()> {
     // SAFETY: an all-zero cpuset_t is the empty set.
     let mut set: libc::cpuset_t = unsafe { std::mem::zeroed() };
     for cpu in cpus.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as u32) {
-        libc::CPU_SET(*cpu as usize, &mut set);
+        // SAFETY: the number is one of the set's.
+        unsafe { libc::CPU_SET(*cpu as usize, &mut set) };
     }
     // SAFETY: the set is read for the size given; id -1 is the calling thread.
     check(unsafe {
