@@ -89,25 +89,41 @@ kernel_packages() {
 	echo "$metapackage $(apt_first gcc-12 gcc)"
 }
 
-# Fetches the kernel image that goes with the headers into build/lab/kernel.
+# Fetches the kernel image that goes with the headers into build/lab/kernel, and its KVM,
+# which the tests need as the other hypervisor.
 lab_kernel() {
 	release=$(lab_release) || die "the lab's kernel headers are not installed; see $log"
-	[ -r "build/lab/kernel/vmlinuz-$release" ] && return
-	[ -z "$check" ] || die "missing: build/lab/kernel/vmlinuz-$release"
+	[ -r "build/lab/kernel/vmlinuz-$release" ] && [ -r "build/lab/kernel/kvm-$release/kvm-intel.ko.gz" ] && return
+	[ -z "$check" ] || die "missing: build/lab/kernel/vmlinuz-$release and its KVM modules"
 	mkdir -p build/lab/kernel/deb
-	if [ -r "/boot/vmlinuz-$release" ]; then
-		cp "/boot/vmlinuz-$release" build/lab/kernel/
-		return
+	if [ -r "/boot/vmlinuz-$release" ] && [ -e "/lib/modules/$release/kernel/virt/lib" ]; then
+		lab_kernel_from ""
+	else
+		(
+			cd build/lab/kernel/deb
+			rm -rf ./*
+			log=$OLDPWD/$log
+			step "kernel image of the lab ($release)" apt-get download "linux-image-$release"
+			dpkg-deb --fsys-tarfile ./*.deb |
+				tar -x --wildcards './boot/vmlinuz-*' '*/kernel/virt/lib/*' '*/kernel/arch/x86/kvm/*'
+		)
+		lab_kernel_from build/lab/kernel/deb
 	fi
-	(
-		cd build/lab/kernel/deb
-		rm -f ./*.deb
-		log=$OLDPWD/$log
-		step "kernel image of the lab ($release)" apt-get download "linux-image-$release"
-		dpkg-deb --fsys-tarfile ./*.deb | tar -x -O "./boot/vmlinuz-$release" >../vmlinuz.new
-	)
-	mv build/lab/kernel/vmlinuz.new "build/lab/kernel/vmlinuz-$release"
 	rm -r build/lab/kernel/deb
+}
+lab_kernel_from() {
+	kvm=build/lab/kernel/kvm-$release
+	mkdir -p "$kvm"
+	for module in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-intel; do
+		packed=$(ls "$1"/lib/modules/"$release"/kernel/$module.ko* "$1"/usr/lib/modules/"$release"/kernel/$module.ko* 2>/dev/null | head -n 1)
+		case $packed in
+		*.ko) gzip -9c "$packed" >"$kvm/${module##*/}.ko.gz" ;;
+		*.xz) xz -dc "$packed" | gzip -9c >"$kvm/${module##*/}.ko.gz" ;;
+		*.zst) zstd -dc "$packed" | gzip -9c >"$kvm/${module##*/}.ko.gz" ;;
+		*) die "no module $module.ko for kernel $release" ;;
+		esac
+	done
+	cp "$1/boot/vmlinuz-$release" build/lab/kernel/
 }
 
 # ziglang brings FreeBSD's headers and a linker for its userland.

@@ -13,16 +13,25 @@ pub enum CpuModel {
     SandyBridge2600k,
     /// VT-x without EPT: the module must refuse.
     Core2PenrynT9600,
-    /// An AMD CPU: no VT-x at all.
+    /// EPT without unrestricted guest: the module must refuse.
+    Lynnfield750,
+    /// Unrestricted guest, but no XSAVE.
+    ArrandaleM520,
+    /// An Intel CPU without VT-x.
+    Prescott336,
+    /// An AMD CPU.
     Ryzen,
 }
 
 impl CpuModel {
-    pub const ALL: [CpuModel; 5] = [
+    pub const ALL: [CpuModel; 8] = [
         CpuModel::SkylakeX,
         CpuModel::Haswell4770,
         CpuModel::SandyBridge2600k,
         CpuModel::Core2PenrynT9600,
+        CpuModel::Lynnfield750,
+        CpuModel::ArrandaleM520,
+        CpuModel::Prescott336,
         CpuModel::Ryzen,
     ];
 
@@ -33,6 +42,9 @@ impl CpuModel {
             CpuModel::Haswell4770 => "corei7_haswell_4770",
             CpuModel::SandyBridge2600k => "corei7_sandy_bridge_2600k",
             CpuModel::Core2PenrynT9600 => "core2_penryn_t9600",
+            CpuModel::Lynnfield750 => "corei5_lynnfield_750",
+            CpuModel::ArrandaleM520 => "corei5_arrandale_m520",
+            CpuModel::Prescott336 => "p4_prescott_celeron_336",
             CpuModel::Ryzen => "ryzen",
         }
     }
@@ -43,10 +55,9 @@ impl CpuModel {
 pub enum FeatureControl {
     /// Locked, VMX outside SMX on: what Bochs's BIOS sets.
     LockedOn,
-    /// Locked, VMX off: disabled in the firmware's setup.
+    /// Locked, VMX off: disabled in the firmware's setup. (Linux locks what the firmware
+    /// leaves unlocked, so that a module never sees that.)
     LockedOff,
-    /// Not locked: the kernel may choose.
-    Unlocked,
 }
 
 /// One lab. Tests with equal configurations can share one, see [`super::shared`].
