@@ -101,6 +101,22 @@ impl Vcpu {
         self.ioctl_on(req::VM_SET_REGISTER, reg, &mut param)
     }
 
+    /// A field of the vcpu's control structure, for reading only: `number` has bit 31 set,
+    /// and below it the encoding of a VMCS field, or offset and width in a VMCB.
+    pub fn control_field(&self, number: u32) -> Result<u64, Error> {
+        let mut param = vmm_sys::vm_register {
+            cpuid: self.raw_id(),
+            regnum: number as i32,
+            regval: 0,
+        };
+        self.ioctl_on(
+            req::VM_GET_REGISTER,
+            format_args!("field {number:#x}"),
+            &mut param,
+        )?;
+        Ok(param.regval)
+    }
+
     /// Several registers in one call, in the order asked for.
     pub fn registers<const N: usize>(&self, regs: [Reg; N]) -> Result<[u64; N], Error> {
         let mut values = [0; N];
