@@ -82,9 +82,13 @@ mode_back:
 
 	.code16
 real_start:
+	# Real mode keeps limits and attributes: all six come from a 64 KiB data segment
+	# (SDM vol. 3A, 10.9.2). A null FS would stay without a type, which a VM entry refuses.
 	mov $0x28, %ax
 	mov %ax, %ds
 	mov %ax, %es
+	mov %ax, %fs
+	mov %ax, %gs
 	mov %ax, %ss
 	mov %cr0, %eax
 	and $0xfffffffe, %eax
