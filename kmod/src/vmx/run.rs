@@ -45,6 +45,7 @@ pub fn vmx_run(this: &mut VtxVcpu, rip: u64, env: &mut RunEnv<'_>) -> VmExit {
     let host_cpu = critical.cpu();
     let set_running = env.set_running;
     set_running(Some(host_cpu));
+    let began = cpu::rdtsc();
 
     let vm = this.vcpu.vm.clone();
     let vmcs = this.vmcs.load(&critical, &vm.backend.cpus); // VMPTRLD
@@ -71,7 +72,9 @@ pub fn vmx_run(this: &mut VtxVcpu, rip: u64, env: &mut RunEnv<'_>) -> VmExit {
     host.restore();
     // SAFETY: they were on when the run began: this is a thread in a critical section.
     unsafe { cpu::enable_interrupts() };
+    let stats = run.env.stats;
     drop(run); // VMCLEAR
+    stats.add(Stat::VcpuTotalRuntime, cpu::rdtsc().wrapping_sub(began));
     set_running(None);
     drop(world);
     exit
@@ -179,7 +182,19 @@ impl Run<'_, '_> {
                 Err(_) => self.unknown_exit(),
             };
             match outcome {
-                Outcome::Advance => self.advance(),
+                Outcome::Advance => {
+                    self.advance();
+                    if self.steps() {
+                        // The trap comes behind each instruction, emulated ones too.
+                        let rip = self.vmcs.read(field::GUEST_RIP);
+                        self.env.stats.incr(Stat::VmexitMtrap);
+                        return self.leave(VmExit {
+                            rip,
+                            inst_length: 0,
+                            kind: ExitKind::Mtrap,
+                        });
+                    }
+                }
                 Outcome::Resume => {}
                 Outcome::Leave(kind) => {
                     let rip = self.vmcs.read(field::GUEST_RIP);
@@ -200,6 +215,13 @@ impl Run<'_, '_> {
                 }
             }
         }
+    }
+
+    /// VM_CAP_MTRAP_EXIT is on.
+    #[inline(always)]
+    fn steps(&self) -> bool {
+        let proc = self.vcpu.controls.proc;
+        proc.contains(ProcControls::MONITOR_TRAP_FLAG)
     }
 
     /// The world switch itself (⑩ to ⑭). Interrupts are off, before and after.
