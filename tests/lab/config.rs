@@ -93,11 +93,12 @@ const IPS: u32 = 100_000_000;
 
 impl LabConfig {
     /// The host kernel's command line. Calibrating the TSC against Bochs's timers fails, so
-    /// its frequency is given; an oops ends the lab, because a test must not go on after it.
+    /// its frequency is given; a CPU that sleeps in MWAIT may not be woken by another one in
+    /// Bochs; an oops ends the lab, because a test must not go on after it.
     pub fn command_line(&self) -> String {
         let tsc_khz = IPS / 1000;
         format!(
-            "console=ttyS0,115200 quiet tsc_early_khz={tsc_khz} mitigations=off oops=panic panic=0 \
+            "console=ttyS0,115200 quiet tsc_early_khz={tsc_khz} idle=halt mitigations=off oops=panic panic=0 \
              random.trust_cpu=on {}",
             self.kernel_args
         )
