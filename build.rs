@@ -29,7 +29,7 @@ mod ko {
     const LINK_SCRIPT: &str = "kmod/build/kmod.lds";
 
     /// What FreeBSD's bsd.kmod.mk gives clang on amd64, as far as a module needs it.
-    const KERNEL_FLAGS: [&str; 13] = [
+    const KERNEL_FLAGS: [&str; 14] = [
         "-mcmodel=kernel",
         "-mno-red-zone",
         "-mno-mmx",
@@ -37,6 +37,8 @@ mod ko {
         "-msoft-float",
         "-ffreestanding",
         "-fwrapv",
+        // As the kernel itself: its headers and atomics pun types.
+        "-fno-strict-aliasing",
         "-fno-common",
         "-fno-asynchronous-unwind-tables",
         // Else clang loads __stack_chk_guard through the GOT, which kldload refuses.
