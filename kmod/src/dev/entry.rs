@@ -62,7 +62,13 @@ unsafe extern "C" fn vmm_rs_info(index: u32, out: *mut ffi::vmm_rs_info) -> bool
         return false;
     };
     // SAFETY: the caller's promise; the strings are static.
-    unsafe { out.write(ffi::vmm_rs_info { name: name.as_ptr(), descr: descr.as_ptr(), value }) };
+    unsafe {
+        out.write(ffi::vmm_rs_info {
+            name: name.as_ptr(),
+            descr: descr.as_ptr(),
+            value,
+        })
+    };
     true
 }
 
@@ -103,7 +109,13 @@ unsafe extern "C" fn vmm_rs_vm_rw(
     let Some(mut uio) = (unsafe { Uio::from_raw(uio) }) else {
         return Errno::EFAULT.raw();
     };
-    answer(memory::read_write(&device.vm.memory, &mut uio, Gpa(gpa), len, write))
+    answer(memory::read_write(
+        &device.vm.memory,
+        &mut uio,
+        Gpa(gpa),
+        len,
+        write,
+    ))
 }
 
 /// # Safety

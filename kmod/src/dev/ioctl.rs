@@ -5,15 +5,16 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use vmm_core::ioctl::{
-    self as abi, CtlRequest, Numa, Readable, RegisterSet, Reply, Request, Timeval, UserPtr, VcpuLock,
+    self as abi, CtlRequest, Numa, Readable, RegisterSet, Reply, Request, Timeval, UserPtr,
+    VcpuLock,
 };
 use vmm_core::stats::Stat;
 use vmm_core::types::Errno;
 
 use super::registry::{Module, VmDevice};
 use crate::host::memobj::NumaPolicy;
-use crate::host::user::{copyin, copyout};
 use crate::host::time;
+use crate::host::user::{copyin, copyout};
 use crate::vm::vcpu::Frozen;
 use crate::vm::{AllFrozen, Vm, fetch, run};
 
@@ -67,7 +68,9 @@ impl<'a> Locked<'a, '_> {
     fn all(&mut self) -> &mut AllFrozen<'a> {
         match self {
             Self::All(all) => all,
-            Self::None | Self::One(_) => panic!("the ioctl table doesn't lock all vcpus for this request"),
+            Self::None | Self::One(_) => {
+                panic!("the ioctl table doesn't lock all vcpus for this request")
+            }
         }
     }
 }
@@ -91,12 +94,17 @@ fn serve(
             locked.vcpu().contents.backend.set_capability(cap, on)?;
         }
         Request::GetCapability { cap, .. } => {
-            reply(Reply::Capability(locked.vcpu().contents.backend.get_capability(cap)?));
+            reply(Reply::Capability(
+                locked.vcpu().contents.backend.get_capability(cap)?,
+            ));
         }
 
         Request::AllocMemseg(ref seg) => {
             let mask = seg.numa.map(|n| numa_mask(&n)).transpose()?;
-            let numa = seg.numa.zip(mask.as_deref()).map(|(n, mask)| NumaPolicy { policy: n.policy, mask });
+            let numa = seg.numa.zip(mask.as_deref()).map(|(n, mask)| NumaPolicy {
+                policy: n.policy,
+                mask,
+            });
             device.alloc_segment(seg.segid, seg.len, seg.name.clone(), numa.as_ref())?;
         }
         Request::GetMemseg { segid } => {
@@ -105,7 +113,10 @@ fn serve(
                 Some(segment) => (segment.object.len(), segment.name.as_ref()),
                 None => (0, None),
             };
-            reply(Reply::Memseg { len, name: name.map_or("", |n| n.as_str()) });
+            reply(Reply::Memseg {
+                len,
+                name: name.map_or("", |n| n.as_str()),
+            });
         }
         Request::MmapMemseg(mapping) => vm.memory.map(mapping)?,
         Request::MmapGetnext { gpa } => {
@@ -117,29 +128,61 @@ fn serve(
             let (entries, n) = vm.memory.walk(gpa);
             reply(Reply::GpaPmap(&entries[..n]));
         }
-        Request::Gla2gpa { paging, gla, access, inject_fault, .. } => {
-            let gpa = fetch::gla2gpa(&vm.memory, &vm.cpuid(), locked.vcpu(), &paging, gla, access, inject_fault)?;
+        Request::Gla2gpa {
+            paging,
+            gla,
+            access,
+            inject_fault,
+            ..
+        } => {
+            let gpa = fetch::gla2gpa(
+                &vm.memory,
+                &vm.cpuid(),
+                locked.vcpu(),
+                &paging,
+                gla,
+                access,
+                inject_fault,
+            )?;
             reply(Reply::Gla2gpa(gpa));
         }
 
-        Request::GetRegister { reg, .. } => reply(Reply::Register(read_register(locked.vcpu(), reg)?)),
+        Request::GetRegister { reg, .. } => {
+            reply(Reply::Register(read_register(locked.vcpu(), reg)?))
+        }
         Request::SetRegister { reg, value, .. } => locked.vcpu().set_register(reg, value)?,
         Request::GetRegisterSet(set) => get_register_set(locked.vcpu(), &set)?,
         Request::SetRegisterSet(set) => set_register_set(locked.vcpu(), &set)?,
         Request::GetSegDesc { seg, .. } => {
-            reply(Reply::SegDesc(locked.vcpu().contents.backend.get_desc(seg)?));
+            reply(Reply::SegDesc(
+                locked.vcpu().contents.backend.get_desc(seg)?,
+            ));
         }
-        Request::SetSegDesc { seg, desc, .. } => locked.vcpu().contents.backend.set_desc(seg, desc)?,
+        Request::SetSegDesc { seg, desc, .. } => {
+            locked.vcpu().contents.backend.set_desc(seg, desc)?
+        }
 
         Request::GetIntinfo { .. } => {
             let (info1, info2) = locked.vcpu().contents.events.intinfo();
             reply(Reply::Intinfo(info1, info2));
         }
         Request::SetIntinfo { info, .. } => locked.vcpu().contents.events.set_exit_intinfo(info)?,
-        Request::InjectException { vector, error_code, restart, .. } => {
-            locked.vcpu().inject_exception(vector, error_code, restart)?;
+        Request::InjectException {
+            vector,
+            error_code,
+            restart,
+            ..
+        } => {
+            locked
+                .vcpu()
+                .inject_exception(vector, error_code, restart)?;
         }
-        Request::InjectNmi { .. } => locked.vcpu().vcpu.requests.nmi.store(true, Ordering::SeqCst),
+        Request::InjectNmi { .. } => locked
+            .vcpu()
+            .vcpu
+            .requests
+            .nmi
+            .store(true, Ordering::SeqCst),
         Request::RestartInstruction { .. } => {
             let contents = &mut *locked.vcpu().contents;
             contents.next_rip = contents.backend.get_register(vmm_core::regs::Reg::Rip)?;
@@ -159,10 +202,15 @@ fn serve(
             let mut values = [0; abi::MAX_VM_STATS];
             let n = frozen.vcpu.stats.copy_from(index, &mut values);
             let now = Timeval::from_ns(time::wallclock_ns());
-            reply(Reply::Stats { now, values: &values[..n] });
+            reply(Reply::Stats {
+                now,
+                values: &values[..n],
+            });
         }
         Request::StatDesc { index } => {
-            reply(Reply::StatDesc(Stat::ALL.get(index).ok_or(Errno::EINVAL)?.desc()));
+            reply(Reply::StatDesc(
+                Stat::ALL.get(index).ok_or(Errno::EINVAL)?.desc(),
+            ));
         }
 
         Request::SetX2apicState { enabled, .. } => locked.vcpu().contents.x2apic = enabled,
@@ -210,7 +258,10 @@ fn read_register(frozen: &mut Frozen<'_>, reg: Readable) -> Result<u64, Errno> {
 fn register_numbers(set: &RegisterSet) -> Result<Vec<i32>, Errno> {
     let mut raw = alloc::vec![0; set.count * 4];
     copyin(set.regnums, &mut raw)?;
-    Ok(raw.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    Ok(raw
+        .chunks_exact(4)
+        .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect())
 }
 
 fn get_register_set(frozen: &mut Frozen<'_>, set: &RegisterSet) -> Result<(), Errno> {
@@ -232,5 +283,8 @@ fn set_register_set(frozen: &mut Frozen<'_>, set: &RegisterSet) -> Result<(), Er
 }
 
 fn read_u64(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
 }

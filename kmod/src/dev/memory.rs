@@ -11,7 +11,12 @@ const PROT_EXEC: i32 = 4;
 
 /// mmap(2) of /dev/vmm/NAME: `len` bytes of system memory at a guest-physical address.
 /// EINVAL unless one map holds them all.
-pub fn map_guest(memory: &GuestMemory, gpa: Gpa, len: u64, prot: i32) -> Result<(MemObj, u64), Errno> {
+pub fn map_guest(
+    memory: &GuestMemory,
+    gpa: Gpa,
+    len: u64,
+    prot: i32,
+) -> Result<(MemObj, u64), Errno> {
     if prot & PROT_EXEC != 0 || len == 0 {
         return Err(Errno::EINVAL);
     }
@@ -21,11 +26,19 @@ pub fn map_guest(memory: &GuestMemory, gpa: Gpa, len: u64, prot: i32) -> Result<
     if !segment.is_sysmem() {
         return Err(Errno::EINVAL);
     }
-    Ok((segment.object.clone(), map.segoff + (gpa.get() - map.gpa.get())))
+    Ok((
+        segment.object.clone(),
+        map.segoff + (gpa.get() - map.gpa.get()),
+    ))
 }
 
 /// mmap(2) of /dev/vmm.io/NAME.SEG: `len` bytes at an offset in the segment.
-pub fn map_device(object: &MemObj, offset: u64, len: u64, prot: i32) -> Result<(MemObj, u64), Errno> {
+pub fn map_device(
+    object: &MemObj,
+    offset: u64,
+    len: u64,
+    prot: i32,
+) -> Result<(MemObj, u64), Errno> {
     let end = offset.checked_add(len).ok_or(Errno::EINVAL)?;
     if prot & PROT_EXEC != 0 || len == 0 || end > object.len() {
         return Err(Errno::EINVAL);
@@ -36,7 +49,13 @@ pub fn map_device(object: &MemObj, offset: u64, len: u64, prot: i32) -> Result<(
 /// read(2) and write(2) of /dev/vmm/NAME at a guest-physical address. Holes below the end
 /// of system memory read as zeros, so that dd(1) can copy what is behind them; elsewhere
 /// EFAULT.
-pub fn read_write(memory: &GuestMemory, uio: &mut Uio, gpa: Gpa, len: u64, write: bool) -> Result<(), Errno> {
+pub fn read_write(
+    memory: &GuestMemory,
+    uio: &mut Uio,
+    gpa: Gpa,
+    len: u64,
+    write: bool,
+) -> Result<(), Errno> {
     let mut page = [0; 512];
     let mut done = 0;
     while done < len {
@@ -69,6 +88,9 @@ pub fn read_write(memory: &GuestMemory, uio: &mut Uio, gpa: Gpa, len: u64, write
 fn writable(memory: &GuestMemory, gpa: Gpa, len: u64) -> bool {
     let layout = memory.layout();
     layout.map_of(gpa, len).is_some_and(|map| {
-        map.prot.contains(vmm_core::ioctl::Prot::WRITE) && layout.segment(map.segid).is_some_and(|s: &Segment| !s.object.is_empty())
+        map.prot.contains(vmm_core::ioctl::Prot::WRITE)
+            && layout
+                .segment(map.segid)
+                .is_some_and(|s: &Segment| !s.object.is_empty())
     })
 }

@@ -61,11 +61,19 @@ impl Module {
             Ok(ctl) => ctl,
             Err(error) => {
                 backend.modcleanup();
-                log_warn!("cannot create /dev/vmmctl (errno {}): is another vmm loaded?", error.raw());
+                log_warn!(
+                    "cannot create /dev/vmmctl (errno {}): is another vmm loaded?",
+                    error.raw()
+                );
                 return Err(error);
             }
         };
-        let module = Arc::new(Self { backend, max_vcpus: max_vcpus(), vms, ctl: SpinLock::new(Some(ctl)) });
+        let module = Arc::new(Self {
+            backend,
+            max_vcpus: max_vcpus(),
+            vms,
+            ctl: SpinLock::new(Some(ctl)),
+        });
         *MODULE.lock() = Some(module);
         Ok(())
     }
@@ -81,7 +89,10 @@ impl Module {
         {
             let vms = module.vms.write();
             if !vms.is_empty() {
-                log_warn!("cannot unload: {} VM(s) exist; destroy them with bhyvectl --vm=NAME --destroy", vms.len());
+                log_warn!(
+                    "cannot unload: {} VM(s) exist; destroy them with bhyvectl --vm=NAME --destroy",
+                    vms.len()
+                );
                 return Err(Errno::EBUSY);
             }
         }
@@ -98,9 +109,11 @@ impl Module {
     pub fn info(&self, index: usize) -> Option<Info> {
         match self.backend.info(index) {
             Some(info) => Some(info),
-            None if index == 0 || self.backend.info(index - 1).is_some() => {
-                Some((c"maxcpu", c"Maximum number of vCPUs", i64::from(self.max_vcpus)))
-            }
+            None if index == 0 || self.backend.info(index - 1).is_some() => Some((
+                c"maxcpu",
+                c"Maximum number of vCPUs",
+                i64::from(self.max_vcpus),
+            )),
             None => None,
         }
     }
@@ -122,7 +135,10 @@ impl Module {
         // SAFETY: arg is a VmDevice, which `vms` keeps until its node has been dropped.
         let node = unsafe { Cdev::new(&path, Kind::Vm, arg, Some(&device.owner)) }?;
         log_info!("/dev/{} created", path.to_string_lossy());
-        vms.push(Registered { device, node: Some(node) });
+        vms.push(Registered {
+            device,
+            node: Some(node),
+        });
         Ok(())
     }
 
@@ -132,7 +148,9 @@ impl Module {
         thread::check_vmm_privilege()?;
         let (device, node) = {
             let mut vms = self.vms.write();
-            let found = vms.iter_mut().find(|r| r.device.vm.name == *name && r.device.owner.visible());
+            let found = vms
+                .iter_mut()
+                .find(|r| r.device.vm.name == *name && r.device.owner.visible());
             let registered = found.ok_or(Errno::EINVAL)?;
             // Without a node somebody else is destroying it.
             let node = registered.node.take().ok_or(Errno::EINVAL)?;
@@ -142,7 +160,9 @@ impl Module {
         // Waits until no thread is in one of the device's functions.
         drop(node);
         device.segments.write().clear();
-        self.vms.write().retain(|r| !Arc::ptr_eq(&r.device, &device));
+        self.vms
+            .write()
+            .retain(|r| !Arc::ptr_eq(&r.device, &device));
         log_info!("/dev/vmm/{} destroyed", name.as_str());
         Ok(())
     }
@@ -162,7 +182,8 @@ impl VmDevice {
     ) -> Result<(), Errno> {
         self.vm.memory.alloc_segment(id, len, name.clone(), numa)?;
         let Some(name) = name else { return Ok(()) };
-        self.add_segment_node(id, &name).inspect_err(|_| self.vm.memory.free_segment(id))
+        self.add_segment_node(id, &name)
+            .inspect_err(|_| self.vm.memory.free_segment(id))
     }
 
     fn add_segment_node(&self, id: SegId, name: &SegName) -> Result<(), Errno> {
@@ -175,7 +196,10 @@ impl VmDevice {
         let mut nodes = self.segments.write();
         // SAFETY: arg is a MemObj in a box that the SegmentNode keeps longer than the node.
         let node = unsafe { Cdev::new(&path, Kind::Mem, arg, Some(&self.owner)) }?;
-        nodes.push(SegmentNode { _node: node, _object: object });
+        nodes.push(SegmentNode {
+            _node: node,
+            _object: object,
+        });
         Ok(())
     }
 }

@@ -17,7 +17,9 @@ pub struct CpuSet {
 
 impl CpuSet {
     pub const fn new() -> Self {
-        Self { words: [const { AtomicU64::new(0) }; WORDS] }
+        Self {
+            words: [const { AtomicU64::new(0) }; WORDS],
+        }
     }
 
     pub fn contains(&self, id: VcpuId) -> bool {
@@ -49,7 +51,10 @@ impl CpuSet {
 
     /// Whether both hold the same vcpus.
     pub fn same_as(&self, other: &Self) -> bool {
-        self.words.iter().zip(&other.words).all(|(a, b)| a.load(Ordering::SeqCst) == b.load(Ordering::SeqCst))
+        self.words
+            .iter()
+            .zip(&other.words)
+            .all(|(a, b)| a.load(Ordering::SeqCst) == b.load(Ordering::SeqCst))
     }
 
     /// The bytes of a cpuset_t.

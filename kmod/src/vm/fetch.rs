@@ -43,7 +43,11 @@ impl CodeContext {
         };
         let paging = GuestPaging::new(&mode);
         // In 64-bit mode CS has no base (SDM vol. 3A, 3.4.4).
-        let cs_base = if paging.cpu_mode == CpuMode::Long64 { 0 } else { cs.base };
+        let cs_base = if paging.cpu_mode == CpuMode::Long64 {
+            0
+        } else {
+            cs.base
+        };
         Ok(Self {
             paging,
             cs_base,
@@ -56,7 +60,11 @@ impl CodeContext {
 /// The bytes at `rip`, up to 15 or to the first page that isn't there. The instruction has
 /// executed as far as its exit, so its own bytes are; if not even the first is, because the
 /// guest has changed its page tables meanwhile, that is the guest's page fault.
-pub fn instruction(memory: &GuestMemory, code: &CodeContext, rip: u64) -> Result<InstBytes, FetchFault> {
+pub fn instruction(
+    memory: &GuestMemory,
+    code: &CodeContext,
+    rip: u64,
+) -> Result<InstBytes, FetchFault> {
     let mut inst = InstBytes::default();
     let by = AccessBy::at_cpl(Access::Execute, code.paging.cpl);
     while usize::from(inst.len) < inst.bytes.len() {
@@ -68,7 +76,10 @@ pub fn instruction(memory: &GuestMemory, code: &CodeContext, rip: u64) -> Result
         let gpa = match translate(&mut &*memory, &code.regs, Gla(gla), by, Flags::Leave) {
             Ok(gpa) => gpa,
             Err(WalkError::PageFault { error_code }) if done == 0 => {
-                return Err(FetchFault { gla: Gla(gla), error_code });
+                return Err(FetchFault {
+                    gla: Gla(gla),
+                    error_code,
+                });
             }
             Err(_) => break,
         };

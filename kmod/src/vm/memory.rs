@@ -48,8 +48,15 @@ pub struct GuestMemory {
 impl GuestMemory {
     pub fn new() -> Result<Self, Errno> {
         let ept = Ept::new(TablePages)?;
-        let space = Arc::new(EptSpace { pml4: ept.root(), generation: AtomicU64::new(1) });
-        Ok(Self { layout: SxLock::new(c"vm memsegs", Layout::default())?, ept: SxLock::new(c"vm ept", ept)?, space })
+        let space = Arc::new(EptSpace {
+            pml4: ept.root(),
+            generation: AtomicU64::new(1),
+        });
+        Ok(Self {
+            layout: SxLock::new(c"vm memsegs", Layout::default())?,
+            ept: SxLock::new(c"vm ept", ept)?,
+            space,
+        })
     }
 
     /// The layout, for reading.
@@ -71,7 +78,10 @@ impl GuestMemory {
             let same = old.object.len() == len && old.is_sysmem() == name.is_none();
             return Err(if same { Errno::EEXIST } else { Errno::EINVAL });
         }
-        *slot = Some(Segment { object: MemObj::new(len, numa)?, name });
+        *slot = Some(Segment {
+            object: MemObj::new(len, numa)?,
+            name,
+        });
         Ok(())
     }
 
@@ -104,7 +114,11 @@ impl GuestMemory {
     /// VM_MUNMAP_MEMSEG: exactly one whole map.
     pub fn unmap(&self, gpa: Gpa, len: u64) -> Result<(), Errno> {
         let mut layout = self.layout.write();
-        let at = layout.maps.iter().position(|m| m.gpa == gpa && m.len == len).ok_or(Errno::EINVAL)?;
+        let at = layout
+            .maps
+            .iter()
+            .position(|m| m.gpa == gpa && m.len == len)
+            .ok_or(Errno::EINVAL)?;
         let map = layout.maps.remove(at);
         self.forget(&map);
         Ok(())
@@ -115,7 +129,9 @@ impl GuestMemory {
         let mut layout = self.layout.write();
         let Layout { segments, maps } = &mut *layout;
         maps.retain(|map| {
-            let keep = segments[map.segid.index()].as_ref().is_some_and(Segment::is_sysmem);
+            let keep = segments[map.segid.index()]
+                .as_ref()
+                .is_some_and(Segment::is_sysmem);
             if !keep {
                 self.forget(map);
             }
@@ -127,7 +143,9 @@ impl GuestMemory {
     /// False: there is none, the access has to be emulated.
     pub fn fault(&self, gpa: Gpa, access: Access, stats: &VcpuStats) -> Result<bool, Errno> {
         let layout = self.layout.read();
-        let Some(map) = layout.find(gpa) else { return Ok(false) };
+        let Some(map) = layout.find(gpa) else {
+            return Ok(false);
+        };
         if !allows(map, access) {
             return Ok(false);
         }
@@ -149,17 +167,29 @@ impl GuestMemory {
         }
         if !large {
             let hpa = if page.large {
-                page.hpa.checked_add((place.offset % LARGE_PAGE_SIZE) & !(PAGE_SIZE - 1)).ok_or(Errno::EFAULT)?
+                page.hpa
+                    .checked_add((place.offset % LARGE_PAGE_SIZE) & !(PAGE_SIZE - 1))
+                    .ok_or(Errno::EFAULT)?
             } else {
                 page.hpa
             };
-            match ept.map(gpa.page_base(), hpa, PageSize::Size4K, prot, MemType::WriteBack) {
+            match ept.map(
+                gpa.page_base(),
+                hpa,
+                PageSize::Size4K,
+                prot,
+                MemType::WriteBack,
+            ) {
                 Ok(()) | Err(MapError::Overlap) => {}
                 Err(MapError::NoMemory) => return Err(Errno::ENOMEM),
                 Err(MapError::Invalid) => return Err(Errno::EFAULT),
             }
         }
-        stats.incr(if large { Stat::EptFill2m } else { Stat::EptFill4k });
+        stats.incr(if large {
+            Stat::EptFill2m
+        } else {
+            Stat::EptFill4k
+        });
         Ok(true)
     }
 
@@ -217,12 +247,17 @@ impl Layout {
 
     /// The end of the highest system memory map.
     pub fn max_sysmem(&self) -> Gpa {
-        let sysmem = self.maps.iter().filter(|m| self.segment(m.segid).is_some_and(Segment::is_sysmem));
+        let sysmem = self
+            .maps
+            .iter()
+            .filter(|m| self.segment(m.segid).is_some_and(Segment::is_sysmem));
         sysmem.map(Mapping::gpa_end).max().unwrap_or(Gpa(0))
     }
 
     fn find(&self, gpa: Gpa) -> Option<&Mapping> {
-        self.maps.iter().find(|map| map.gpa <= gpa && gpa < map.gpa_end())
+        self.maps
+            .iter()
+            .find(|map| map.gpa <= gpa && gpa < map.gpa_end())
     }
 
     fn resolve(&self, gpa: Gpa, len: u64, access: Access) -> Result<(&MemObj, u64), Errno> {
@@ -289,7 +324,10 @@ fn place(map: &Mapping, gpa: Gpa) -> Place {
     let offset = map.segoff + (gpa.get() - map.gpa.get());
     let base = gpa.get() & !(LARGE_PAGE_SIZE - 1);
     let inside = base >= map.gpa.get() && base - map.gpa.get() + LARGE_PAGE_SIZE <= map.len;
-    Place { offset, large: inside && offset % LARGE_PAGE_SIZE == gpa.get() % LARGE_PAGE_SIZE }
+    Place {
+        offset,
+        large: inside && offset % LARGE_PAGE_SIZE == gpa.get() % LARGE_PAGE_SIZE,
+    }
 }
 
 /// Makes a range of an object resident (VM_MEMMAP_F_WIRED).
@@ -298,7 +336,11 @@ fn populate(object: &MemObj, offset: u64, len: u64) -> Result<(), Errno> {
     let mut at = offset;
     while at < end {
         let page = object.page(at, true)?;
-        let size = if page.large { LARGE_PAGE_SIZE } else { PAGE_SIZE };
+        let size = if page.large {
+            LARGE_PAGE_SIZE
+        } else {
+            PAGE_SIZE
+        };
         at = (at / size + 1) * size;
     }
     Ok(())

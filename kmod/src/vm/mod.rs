@@ -101,7 +101,12 @@ impl Vm {
             return Ok(vcpu);
         }
         let backend = self.backend.vcpu_init(id)?;
-        let vcpu = Arc::new(Vcpu::new(id, backend, MsrState::new(id), self.suspend.clone())?);
+        let vcpu = Arc::new(Vcpu::new(
+            id,
+            backend,
+            MsrState::new(id),
+            self.suspend.clone(),
+        )?);
         self.vcpus.lock()[id.index()] = Some(vcpu.clone());
         Ok(vcpu)
     }
@@ -110,7 +115,10 @@ impl Vm {
     pub fn lock_all<R>(&self, f: impl FnOnce(&mut AllFrozen<'_>) -> R) -> R {
         let creation = self.creation.write();
         let vcpus = self.existing_vcpus();
-        let mut all = AllFrozen { vcpus: vcpus.iter().map(|vcpu| vcpu.lock()).collect(), _creation: creation };
+        let mut all = AllFrozen {
+            vcpus: vcpus.iter().map(|vcpu| vcpu.lock()).collect(),
+            _creation: creation,
+        };
         f(&mut all)
     }
 
@@ -126,7 +134,8 @@ impl Vm {
 
     /// Ends the VM for its destruction, whatever end is under way already.
     pub fn end_for_good(&self) {
-        self.suspend.store(SuspendHow::Destroy as u32, Ordering::SeqCst);
+        self.suspend
+            .store(SuspendHow::Destroy as u32, Ordering::SeqCst);
         self.creation.write().dying = true;
         self.notify_active();
     }
@@ -156,7 +165,11 @@ impl Vm {
 
     /// VM_ACTIVATE_CPU. EBUSY if it is active.
     pub fn activate(&self, id: VcpuId) -> Result<(), Errno> {
-        if self.active.insert(id) { Ok(()) } else { Err(Errno::EBUSY) }
+        if self.active.insert(id) {
+            Ok(())
+        } else {
+            Err(Errno::EBUSY)
+        }
     }
 
     /// VM_SUSPEND_CPU: stops one vcpu (EINVAL if it isn't active) or all for a debugger.
@@ -164,7 +177,11 @@ impl Vm {
         match id {
             None => {
                 self.debug.copy_from(&self.active);
-                for vcpu in self.existing_vcpus().iter().filter(|v| self.active.contains(v.id)) {
+                for vcpu in self
+                    .existing_vcpus()
+                    .iter()
+                    .filter(|v| self.active.contains(v.id))
+                {
                     vcpu.requests.debug.store(true, Ordering::SeqCst);
                     vcpu.notify();
                 }
@@ -204,7 +221,10 @@ impl Vm {
     }
 
     pub fn topology(&self) -> Topology {
-        Topology { maxcpus: self.max_vcpus(), ..self.cpuid().topology() }
+        Topology {
+            maxcpus: self.max_vcpus(),
+            ..self.cpuid().topology()
+        }
     }
 
     /// VM_SET_TOPOLOGY. EINVAL if it has more vcpus than the VM may have.

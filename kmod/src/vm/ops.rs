@@ -25,7 +25,10 @@ pub trait VmmOps: Sync {
     /// Turns it off again on every CPU (`vmx_cleanup`). No VM exists.
     fn modcleanup(&self);
     /// The informational sysctls under hw.vmm: name, description, value.
-    fn info(&self, index: usize) -> Option<(&'static core::ffi::CStr, &'static core::ffi::CStr, i64)>;
+    fn info(
+        &self,
+        index: usize,
+    ) -> Option<(&'static core::ffi::CStr, &'static core::ffi::CStr, i64)>;
     /// What CPUID shows to guests on these CPUs, for one vcpu per socket.
     fn cpuid_policy(&self) -> CpuidPolicy;
     /// What a VM needs once (`vmx_vminit`): MSR bitmap, VPIDs, EPT pointer.

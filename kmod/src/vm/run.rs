@@ -65,7 +65,9 @@ pub fn run(vm: &Vm, frozen: &mut Frozen<'_>) -> Result<VmExit, Errno> {
 fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Errno> {
     match exit.kind {
         ExitKind::Hlt { rflags, .. } => {
-            frozen.contents.halted = Some(Halted { interrupts_off: rflags & RFLAGS_IF == 0 });
+            frozen.contents.halted = Some(Halted {
+                interrupts_off: rflags & RFLAGS_IF == 0,
+            });
             Ok(Handled::Continue)
         }
         ExitKind::Paging { gpa, gla, access } => {
@@ -136,10 +138,16 @@ fn inst_emul(
                 paging: code.paging,
                 inst,
             };
-            Ok(Handled::Return(VmExit { kind: ExitKind::InstEmul(emul), ..exit }))
+            Ok(Handled::Return(VmExit {
+                kind: ExitKind::InstEmul(emul),
+                ..exit
+            }))
         }
         Err(fault) => {
-            frozen.contents.backend.set_register(vmm_core::regs::Reg::Cr2, fault.gla.get())?;
+            frozen
+                .contents
+                .backend
+                .set_register(vmm_core::regs::Reg::Cr2, fault.gla.get())?;
             frozen.inject_fault(Vector::PF, Some(fault.error_code))?;
             Ok(Handled::Continue)
         }
@@ -176,7 +184,11 @@ fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Hand
         frozen.contents.halted = None;
         return Ok(Handled::Continue);
     } else if let Some(how) = vm.suspend_request() {
-        let exit = VmExit { rip: frozen.contents.next_rip, inst_length: 0, kind: ExitKind::Suspended(how) };
+        let exit = VmExit {
+            rip: frozen.contents.next_rip,
+            inst_length: 0,
+            kind: ExitKind::Suspended(how),
+        };
         return Ok(wait_for_suspend(vm, frozen, exit, how));
     } else if requests.debug.load(Ordering::SeqCst) {
         ExitKind::Debug
@@ -190,26 +202,36 @@ fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Hand
         vcpu.stats.incr(Stat::VmexitAstpending);
         ExitKind::Bogus
     };
-    Ok(Handled::Return(VmExit { rip: frozen.contents.next_rip, inst_length: 0, kind }))
+    Ok(Handled::Return(VmExit {
+        rip: frozen.contents.next_rip,
+        inst_length: 0,
+        kind,
+    }))
 }
 
 /// The VM ends: waits until all active vcpus know, so that userland sees the end once
 /// nothing of the guest runs any more.
 fn wait_for_suspend(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit, how: SuspendHow) -> Handled {
     let vcpu = frozen.vcpu;
-    let exit = VmExit { kind: ExitKind::Suspended(how), ..exit };
+    let exit = VmExit {
+        kind: ExitKind::Suspended(how),
+        ..exit
+    };
     vm.suspended.insert(vcpu.id);
     vm.notify_active();
     // A VM that is being destroyed waits for nobody.
-    let all = || {
-        vm.suspend_request() == Some(SuspendHow::Destroy) || vm.suspended.same_as(&vm.active)
-    };
+    let all =
+        || vm.suspend_request() == Some(SuspendHow::Destroy) || vm.suspended.same_as(&vm.active);
     let wanted = || vcpu.requests.reqidle.load(Ordering::SeqCst) != 0;
     frozen.sleep_until(&|| all() || wanted());
     if !all() {
         // Interrupted: this vcpu may be run again, and will then wait again.
         vm.suspended.remove(vcpu.id);
-        let kind = if wanted() { ExitKind::Reqidle } else { ExitKind::Bogus };
+        let kind = if wanted() {
+            ExitKind::Reqidle
+        } else {
+            ExitKind::Bogus
+        };
         return Handled::Return(VmExit { kind, ..exit });
     }
     vm.notify_active();

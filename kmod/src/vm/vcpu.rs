@@ -2,7 +2,8 @@
 //!
 //! An ioctl works on a vcpu only after [`Vcpu::lock`] (bhyve's FROZEN state, so that each
 //! vcpu has one user at a time); VM_RUN keeps the lock while the guest runs. Whoever
-//! waits for it raises `requests.reqidle`, which makes a running vcpu come back.
+//! waits for it raises `requests.reqidle`, which makes a running vcpu come back, and gets
+//! its turn before the vcpu's thread runs again.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -24,6 +25,7 @@ pub struct Vcpu {
     pub requests: RunRequests,
     pub stats: VcpuStats,
     state: StateWord,
+    turns: Turns,
     /// Where the vcpu's own thread sleeps (HLT, waiting for the others to suspend).
     sleep: WaitQueue,
     contents: SxLock<Contents>,
@@ -53,6 +55,8 @@ pub struct Halted {
 pub struct Frozen<'a> {
     pub vcpu: &'a Vcpu,
     pub contents: SxWriteGuard<'a, Contents>,
+    /// Given on after the contents' lock is released: fields drop in this order.
+    _turn: Turn<'a>,
 }
 
 impl Vcpu {
@@ -63,12 +67,23 @@ impl Vcpu {
         msrs: MsrState,
         suspend: Arc<AtomicU32>,
     ) -> Result<Self, Errno> {
-        let contents = Contents { backend, events: EventQueue::new(), msrs, x2apic: false, next_rip: 0, halted: None };
+        let contents = Contents {
+            backend,
+            events: EventQueue::new(),
+            msrs,
+            x2apic: false,
+            next_rip: 0,
+            halted: None,
+        };
         Ok(Self {
             id,
-            requests: RunRequests { suspend, ..RunRequests::default() },
+            requests: RunRequests {
+                suspend,
+                ..RunRequests::default()
+            },
             stats: VcpuStats::new(),
             state: StateWord::new(),
+            turns: Turns::new()?,
             sleep: WaitQueue::new(c"vmidle")?,
             contents: SxLock::new(c"vcpu", contents)?,
         })
@@ -76,12 +91,14 @@ impl Vcpu {
 
     /// IDLE to FROZEN: waits until nobody else uses the vcpu.
     pub fn lock(&self) -> Frozen<'_> {
-        self.requests.reqidle.fetch_add(1, Ordering::SeqCst);
-        self.notify();
+        let turn = self.turns.wait(&self.requests.reqidle, &|| self.notify());
         let contents = self.contents.write();
-        self.requests.reqidle.fetch_sub(1, Ordering::SeqCst);
         self.state.set(VcpuState::Frozen);
-        Frozen { vcpu: self, contents }
+        Frozen {
+            vcpu: self,
+            contents,
+            _turn: turn,
+        }
     }
 
     /// Makes the vcpu look at `requests` and its events soon: wakes its thread if it
@@ -114,11 +131,18 @@ impl Frozen<'_> {
     /// VM_INJECT_EXCEPTION, and faults that emulation finds: pending for the next entry.
     /// EBUSY if one is pending, EINVAL for what can't be injected. With `restart` the
     /// guest sees the fault at its current RIP, else behind the instruction.
-    pub fn inject_exception(&mut self, vector: Vector, error_code: Option<u32>, restart: bool) -> Result<(), Errno> {
+    pub fn inject_exception(
+        &mut self,
+        vector: Vector,
+        error_code: Option<u32>,
+        restart: bool,
+    ) -> Result<(), Errno> {
         let contents = &mut *self.contents;
         // Real mode pushes no error codes (SDM vol. 3A, 21.3).
         let real_mode = contents.backend.get_register(Reg::Cr0)? & 1 == 0;
-        contents.events.inject_exception(vector, error_code.filter(|_| !real_mode))?;
+        contents
+            .events
+            .inject_exception(vector, error_code.filter(|_| !real_mode))?;
         // An exception ends the blocking by STI and MOV SS (SDM table 25-3).
         contents.backend.set_register(Reg::IntrShadow, 0)?;
         if restart {
@@ -145,7 +169,8 @@ impl Frozen<'_> {
 
     /// FROZEN to RUNNING on `Some(cpu)`, and back with `None`.
     pub fn set_running(vcpu: &Vcpu, on: Option<HostCpu>) {
-        vcpu.state.set(on.map_or(VcpuState::Frozen, VcpuState::Running));
+        vcpu.state
+            .set(on.map_or(VcpuState::Frozen, VcpuState::Running));
     }
 
     /// Sleeps until `wake()`, looked at after each [`Vcpu::notify`]; ends early with
@@ -162,6 +187,59 @@ impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         self.vcpu.state.set(VcpuState::Idle);
         // The contents' lock is released after this, when the fields drop.
+    }
+}
+
+/// Who is next: a vcpu's thread that comes back at once must not overtake those that made
+/// it leave, so turns are taken in the order of arrival.
+struct Turns {
+    /// Of the next to arrive.
+    next: AtomicU64,
+    /// Of the one whose turn it is.
+    serving: AtomicU64,
+    queue: WaitQueue,
+}
+
+/// One turn; dropping it makes it the next one's.
+struct Turn<'a> {
+    turns: &'a Turns,
+    waiting: &'a AtomicU32,
+}
+
+impl Turns {
+    fn new() -> Result<Self, Errno> {
+        Ok(Self {
+            next: AtomicU64::new(0),
+            serving: AtomicU64::new(0),
+            queue: WaitQueue::new(c"vmvcpu")?,
+        })
+    }
+
+    /// Waits for the caller's turn, counted in `waiting` meanwhile; `hurry` asks the one
+    /// whose turn it is to come to an end.
+    fn wait<'a>(&'a self, waiting: &'a AtomicU32, hurry: &dyn Fn()) -> Turn<'a> {
+        let mine = self.next.fetch_add(1, Ordering::SeqCst);
+        let ready = || self.serving.load(Ordering::SeqCst) == mine;
+        if !ready() {
+            waiting.fetch_add(1, Ordering::SeqCst);
+            hurry();
+            self.queue.wait(&ready);
+            waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        Turn {
+            turns: self,
+            waiting,
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.turns.serving.fetch_add(1, Ordering::SeqCst);
+        // Who is not counted yet will find `serving` changed.
+        if self.waiting.load(Ordering::SeqCst) != 0 {
+            self.turns.queue.wake();
+        }
     }
 }
 
@@ -182,8 +260,15 @@ impl StateWord {
     /// One transition. A wrong one is a bug of ours.
     fn set(&self, to: VcpuState) {
         let mut state = self.get();
-        let moved = if state == VcpuState::Idle { state.freeze().and(Ok(())) } else { state.set(to) };
-        assert!(moved.is_ok() && state == to, "vcpu state {state:?} to {to:?}");
+        let moved = if state == VcpuState::Idle {
+            state.freeze().and(Ok(()))
+        } else {
+            state.set(to)
+        };
+        assert!(
+            moved.is_ok() && state == to,
+            "vcpu state {state:?} to {to:?}"
+        );
         self.0.store(encode(to), Ordering::SeqCst);
     }
 }

@@ -98,7 +98,7 @@ fn maps() {
         libc::EINVAL,
         "around the end of addresses",
     );
-    refused(map(0, 0, 0x1000), libc::ENOMEM, "over the first map");
+    refused(map(0x1000, 0, 0x1000), libc::ENOMEM, "over the first map");
     refused(
         m.vm.mmap_memseg(Gpa(0x4000_0000), 2, 0, 0x1000, Prot::READ),
         libc::EINVAL,

@@ -105,23 +105,28 @@ fn read_only_map_exits_on_write() {
     );
 }
 
+/// The same segment above 4 GiB and below: what is written there is read here.
 fn memory_above_4_gib() {
     #[rustfmt::skip]
     let m = Machine::long(&[
-        0x48, 0xb8, 0, 0, 0, 0, 1, 0, 0, 0,     // mov rax, 0x100000000
-        0x48, 0x89, 0x00,                       // mov [rax], rax
-        0xe6, 0x80,                             // out 0x80, al
+        0x48, 0xb8, 0, 0, 0, 0, 1, 0, 0, 0,             // mov rax, 0x100000000
+        0x48, 0x89, 0x00,                               // mov [rax], rax
+        0x48, 0x8b, 0x1c, 0x25, 0x00, 0x00, 0x00, 0x40, // mov rbx, [0x40000000]
+        0xe6, 0x80,                                     // out 0x80, al
     ]);
-    // The fifth GiB, one to one.
-    m.vm.memory()
+    // The second and the fifth GiB, one to one.
+    let memory = m.vm.memory();
+    memory.write(Gpa(0x10_1000 + 8), 0x4000_0083u64).unwrap();
+    memory
         .write(Gpa(0x10_1000 + 8 * 4), 0x1_0000_0083u64)
         .unwrap();
     m.vm.alloc_memseg(SECOND, 0x20_0000, None, None).unwrap();
-    m.vm.mmap_memseg(Gpa(1 << 32), SECOND, 0, 0x20_0000, Prot::READ | Prot::WRITE)
-        .unwrap();
+    for gpa in [0x4000_0000, 0x1_0000_0000] {
+        m.vm.mmap_memseg(Gpa(gpa), SECOND, 0, 0x20_0000, Prot::READ | Prot::WRITE)
+            .unwrap();
+    }
     assert!(matches!(m.run().exit, Exit::Inout(_)));
-    let high = m.vm.map_memory(Gpa(1 << 32), 0x1000).unwrap();
-    assert_eq!(high.read::<u64>(0).unwrap(), 1 << 32);
+    assert_eq!(m.reg(Reg::Rbx), 1 << 32);
 }
 
 fn wired_memory() {
