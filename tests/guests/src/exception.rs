@@ -25,6 +25,8 @@ pub struct Exception {
     pub rip: u64,
 }
 
+const TRAP_FLAG: u64 = 1 << 8;
+
 /// Where to go on after an expected exception; 0 when none is expected.
 #[unsafe(no_mangle)]
 static mut KIT_RESUME: u64 = 0;
@@ -84,6 +86,8 @@ extern "C" fn kit_exception(frame: &mut Frame) {
             rip: frame.rip,
         });
         frame.rip = KIT_RESUME;
+        // After a single step the flags on the stack have TF, which IRET would set again.
+        frame.rflags &= !TRAP_FLAG;
         KIT_RESUME = 0;
     }
 }
