@@ -227,7 +227,8 @@ pub fn vmx_setdesc(this: &mut VtxVcpu, seg: SegReg, desc: SegDesc) {
 /// the rest says where things are in the host's kernel. EINVAL for others and for fields
 /// that the CPU has not.
 pub fn vmx_get_vmcs_field(this: &mut VtxVcpu, encoding: u16) -> Result<u64, Errno> {
-    const HOST_SHOWN: [VmcsField; 5] = [
+    const HOST_SHOWN: [VmcsField; 6] = [
+        field::HOST_IA32_PAT.field(),
         field::HOST_CR0.field(),
         field::HOST_CR3.field(),
         field::HOST_CR4.field(),
