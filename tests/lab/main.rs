@@ -148,12 +148,17 @@ fn shell(config: LabConfig) -> Result<ExitCode, String> {
     })
 }
 
-/// Keys to the host, until it or the keyboard is gone.
+/// Keys to the host, until it or the keyboard is gone. At the pace of a fast typist: the
+/// emulated UART drops what the host doesn't fetch in time, and pasted text comes at once.
 fn forward_input(mut to_host: TcpStream) {
+    const PACE: Duration = Duration::from_millis(3);
     let mut buffer = [0; 256];
     while let Ok(n @ 1..) = io::stdin().read(&mut buffer) {
-        if to_host.write_all(&buffer[..n]).is_err() {
-            return;
+        for key in &buffer[..n] {
+            if to_host.write_all(std::slice::from_ref(key)).is_err() {
+                return;
+            }
+            thread::sleep(PACE);
         }
     }
     // Ctrl-D, for input that was not a terminal.

@@ -23,6 +23,7 @@ pub fn acquire() -> io::Result<Slot> {
     let folder = workspace().join("build/lab/slots");
     fs::create_dir_all(&folder)?;
     let deadline = Instant::now() + LIMIT;
+    let mut told = false;
     loop {
         for number in 0..SLOTS {
             let lock = File::create(folder.join(number.to_string()))?;
@@ -37,6 +38,10 @@ pub fn acquire() -> io::Result<Slot> {
             )));
         }
         shared::end_idle();
+        if !told {
+            eprintln!("==> two other labs run; waiting for one to end");
+            told = true;
+        }
         thread::sleep(Duration::from_millis(200));
     }
 }
