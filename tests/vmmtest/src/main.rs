@@ -12,6 +12,9 @@ mod registers;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 /// A test, and the module it is from.
 type Test = (&'static str, fn());
@@ -33,7 +36,9 @@ fn main() -> ExitCode {
     println!("running {} tests", chosen.len());
     let mut failed = Vec::new();
     for (name, test) in &chosen {
+        let watch = watch(name);
         let ok = catch_unwind(test).is_ok();
+        drop(watch);
         println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
         if !ok {
             failed.push(*name);
@@ -46,6 +51,22 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Longer than any test takes, also on a slow emulated CPU.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Ends the program with the test's name if it is still running after [`LIMIT`]; dropping
+/// the sender says that it is not.
+fn watch(name: &'static str) -> Sender<()> {
+    let (done, ended) = channel();
+    thread::spawn(move || {
+        if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+            println!("test {name} ... FAILED\nit did not end within {LIMIT:?}");
+            std::process::exit(1);
+        }
+    });
+    done
 }
 
 /// The list of a module's tests: `tests! { name, … }` for functions of these names.

@@ -1,0 +1,158 @@
+//! A lab host for one test: no VMs and no module to begin with, or the module loaded; and
+//! what tests do there.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use vmm_rs_e2e::lab::{Lab, LabConfig, Output, SharedLab, shared};
+
+/// For a guest program: on two emulated CPUs next to another lab these take their time.
+const GUEST_LIMIT: Duration = Duration::from_secs(180);
+
+/// Destroys all VMs and unloads the module. bhyve ends with its VM.
+const CLEAN: &str = "
+for node in /dev/vmm/*; do
+	[ ! -c \"$node\" ] || bhyvectl --vm=${node#/dev/vmm/} --destroy
+done
+[ ! -e /sys/module/vmm_rs ] || rmmod vmm_rs || exit 1
+dmesg -c >/dev/null";
+
+/// What the host's kernel says when something is wrong in it.
+const COMPLAINTS: [&str; 6] = [
+    "WARNING:",
+    "BUG",
+    "Call Trace",
+    "rcu_sched detected",
+    "soft lockup",
+    "scheduling while atomic",
+];
+
+/// One emulated CPU.
+pub fn one_cpu() -> LabConfig {
+    LabConfig::default()
+}
+
+/// Two emulated CPUs.
+pub fn two_cpus() -> LabConfig {
+    LabConfig {
+        cpus: 2,
+        ..LabConfig::default()
+    }
+}
+
+/// Runs a test on a host of this kind without the module.
+pub fn on_bare_host(config: LabConfig, test: impl FnOnce(&mut Host)) {
+    let mut host = Host::new(config);
+    test(&mut host);
+    host.finish();
+}
+
+/// Runs a test on a host of this kind with the module loaded.
+pub fn on_host(config: LabConfig, test: impl FnOnce(&mut Host)) {
+    on_bare_host(config, |host| {
+        host.load_module();
+        test(host);
+    });
+}
+
+pub struct Host {
+    lab: SharedLab,
+}
+
+impl Deref for Host {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl DerefMut for Host {
+    fn deref_mut(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+}
+
+impl Host {
+    fn new(config: LabConfig) -> Host {
+        let mut host = Host {
+            lab: shared(config.clone()),
+        };
+        if !host.run(CLEAN).success() {
+            // An earlier test left more than can be cleaned up, and has failed for it.
+            host.lab.give_up();
+            drop(host);
+            host = Host {
+                lab: shared(config),
+            };
+            host.check(CLEAN);
+        }
+        host
+    }
+
+    /// After a test that passed: the module must unload, and the host's kernel must have
+    /// had nothing to complain about.
+    fn finish(mut self) {
+        let log = self.check("dmesg");
+        for complaint in COMPLAINTS {
+            assert!(!log.contains(complaint), "the host's kernel says:\n{log}");
+        }
+        self.check(CLEAN);
+    }
+
+    pub fn load_module(&mut self) {
+        self.check("insmod /root/vmm_rs.ko");
+    }
+
+    /// What the module has logged during this test, a line each; without what the host's
+    /// kernel says about modules that are not its own.
+    pub fn module_log(&mut self) -> Vec<String> {
+        let log = self.check("dmesg");
+        let lines = log.lines().filter_map(|line| line.split_once("vmm_rs: "));
+        let texts = lines.map(|(_, text)| text.to_owned());
+        texts.filter(|text| !text.contains("taint")).collect()
+    }
+
+    pub fn vms(&mut self) -> Vec<String> {
+        let list = self.check("ls /dev/vmm 2>/dev/null || true");
+        list.lines().map(str::to_owned).collect()
+    }
+
+    /// Makes a VM with one of the guest programs in it.
+    pub fn bhyveload(&mut self, vm: &str, guest: &str, memory_mb: u32) {
+        self.check(&format!("bhyveload -k /guests/{guest} -m {memory_mb} {vm}"));
+    }
+
+    /// Runs it to its end, with its console as the output.
+    pub fn bhyve(&mut self, vm: &str, memory_mb: u32) -> Output {
+        self.run_within(GUEST_LIMIT, &format!("{} </dev/null", bhyve(vm, memory_mb)))
+    }
+
+    pub fn destroy(&mut self, vm: &str) {
+        self.check(&format!("bhyvectl --vm={vm} --destroy"));
+    }
+
+    /// Loads, runs and destroys a guest program that checks things by itself, and returns
+    /// what it printed.
+    pub fn run_guest(&mut self, guest: &str, memory_mb: u32) -> String {
+        self.bhyveload("guest0", guest, memory_mb);
+        let output = self.bhyve("guest0", memory_mb);
+        assert_guest_ok(guest, &output);
+        self.destroy("guest0");
+        output.text
+    }
+}
+
+/// The command line that runs a VM with its console on stdio.
+pub fn bhyve(vm: &str, memory_mb: u32) -> String {
+    format!("bhyve -m {memory_mb} -l com1,stdio {vm}")
+}
+
+/// A guest program ends with this line and powers off, which is status 1.
+pub fn assert_guest_ok(guest: &str, output: &Output) {
+    let last = output.text.lines().last().unwrap_or_default().trim_end();
+    assert!(
+        last == "GUEST-OK" && output.status == 1,
+        "{guest} did not end well: {output}"
+    );
+}

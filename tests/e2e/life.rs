@@ -1,0 +1,64 @@
+//! The module's life: it stays while a VM exists, and leaves the host as it found it.
+
+use std::time::Duration;
+
+use crate::host::{assert_guest_ok, on_bare_host, on_host, one_cpu, two_cpus};
+use crate::leaks::Memory;
+
+fn stays_while_a_vm_exists(config: vmm_rs_e2e::lab::LabConfig) {
+    on_host(config, |host| {
+        host.bhyveload("guest0", "modes", 64);
+        let refused = host.run("rmmod vmm_rs");
+        assert!(
+            !refused.success() && refused.text.contains("Resource temporarily unavailable"),
+            "{refused}"
+        );
+        host.check("test -e /sys/module/vmm_rs && test -c /dev/vmm/guest0");
+        // It still does its work.
+        let output = host.bhyve("guest0", 64);
+        assert_guest_ok("modes", &output);
+        host.destroy("guest0");
+        host.check("rmmod vmm_rs && test ! -e /dev/vmmctl");
+    });
+}
+
+#[test]
+fn the_module_stays_while_a_vm_exists_and_unloads_after_on_one_cpu() {
+    stays_while_a_vm_exists(one_cpu());
+}
+
+#[test]
+fn the_module_stays_while_a_vm_exists_and_unloads_after_on_two_cpus() {
+    stays_while_a_vm_exists(two_cpus());
+}
+
+/// That CR4.VMXE is off again shows by itself: the module refuses to load where it is on.
+#[test]
+fn a_hundred_loads_and_unloads_lose_no_memory() {
+    on_bare_host(one_cpu(), |host| {
+        let rounds = |host: &mut crate::host::Host, count: u32| {
+            let output = host.run_within(
+                Duration::from_secs(240),
+                &format!(
+                    "for i in $(seq {count}); do
+                        insmod /root/vmm_rs.ko && test -c /dev/vmmctl && rmmod vmm_rs || exit 1
+                    done"
+                ),
+            );
+            assert!(output.success(), "{output}");
+        };
+        // What a first time allocates for good: slabs, page tables of the kernel.
+        rounds(host, 10);
+        let before = Memory::of(host);
+        host.check("dmesg -c >/dev/null");
+        rounds(host, 100);
+        let log = host.module_log();
+        assert_eq!(
+            log.iter().filter(|line| *line == "VMXON on 1 CPUs").count(),
+            100,
+            "{log:#?}"
+        );
+        // Half a page in each round.
+        Memory::of(host).assert_lost_less_than(200, &before);
+    });
+}

@@ -1,0 +1,18 @@
+//! End-to-end tests: the module, the userland and guests on the lab's hosts. One program, so
+//! that all of them share the labs they boot; each test runs alone on its lab, from a host
+//! without VMs to a host without VMs.
+//!
+//! Run with many test threads (`--test-threads=64`): a thread that waits for a lab costs
+//! nothing, and labs that somebody waits for stay up.
+
+mod bhyvectl;
+mod entry_failure;
+mod guests;
+mod host;
+mod kill;
+mod leaks;
+mod life;
+mod models;
+mod refusal;
+mod session;
+mod several;

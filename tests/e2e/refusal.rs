@@ -1,0 +1,104 @@
+//! Hosts that can't run the module: it says in one line what is missing, and leaves nothing
+//! behind. (What no Bochs model lacks, such as a single capability bit, is for the unit
+//! tests of vmm_core::vmx::caps.)
+
+use vmm_rs_e2e::lab::{CpuModel, FeatureControl, LabConfig};
+
+use crate::host::{Host, on_bare_host, two_cpus};
+
+/// Tries twice: the first try must not have left anything in the second one's way.
+fn refuses(host: &mut Host, because: &str) {
+    for attempt in ["first", "second"] {
+        host.check("dmesg -c >/dev/null");
+        let output = host.run("insmod /root/vmm_rs.ko");
+        assert!(!output.success(), "the module loads: {output}");
+        let log = host.module_log();
+        assert!(
+            log.len() == 1 && log[0].contains(because),
+            "{attempt} attempt: one line with '{because}' was expected, not {log:#?}"
+        );
+        let left =
+            host.check("ls -d /dev/vmm* /sys/module/vmm_rs /sys/class/vmm 2>/dev/null || true");
+        assert_eq!(left, "", "{attempt} attempt");
+        let listed = host.check("grep vmm /proc/modules /proc/devices || true");
+        assert_eq!(listed, "", "{attempt} attempt");
+    }
+}
+
+fn refuses_on(cpu_model: CpuModel, because: &str) {
+    let config = LabConfig {
+        cpu_model,
+        ..LabConfig::default()
+    };
+    on_bare_host(config, |host| refuses(host, because));
+}
+
+#[test]
+fn a_cpu_without_vt_x_is_refused() {
+    refuses_on(
+        CpuModel::Prescott336,
+        "cannot use VT-x: this CPU has no VT-x (CPUID.1:ECX.VMX is 0)",
+    );
+}
+
+#[test]
+fn a_cpu_of_another_make_is_refused() {
+    refuses_on(
+        CpuModel::Ryzen,
+        "cannot use VT-x: this CPU has no VT-x (CPUID.1:ECX.VMX is 0)",
+    );
+}
+
+#[test]
+fn a_cpu_without_ept_is_refused() {
+    refuses_on(
+        CpuModel::Core2PenrynT9600,
+        "cannot use VT-x: this CPU has no EPT",
+    );
+}
+
+#[test]
+fn a_cpu_without_unrestricted_guest_is_refused() {
+    refuses_on(
+        CpuModel::Lynnfield750,
+        "cannot use VT-x: this CPU has no unrestricted guest",
+    );
+}
+
+#[test]
+fn vt_x_that_the_firmware_has_turned_off_is_refused() {
+    let config = LabConfig {
+        feature_control: FeatureControl::LockedOff,
+        ..LabConfig::default()
+    };
+    on_bare_host(config, |host| {
+        refuses(
+            host,
+            "cannot use VT-x: VT-x is disabled by the firmware (IA32_FEATURE_CONTROL is 0x1, \
+             locked with VMX off); enable it in the firmware's setup",
+        );
+    });
+}
+
+/// KVM sets CR4.VMXE and executes VMXON while a VM of its exists, and refuses to where
+/// CR4.VMXE is set: each hypervisor finds the CPUs as the other one left them.
+#[test]
+fn vt_x_that_another_hypervisor_uses_is_refused_until_that_has_ended() {
+    on_bare_host(two_cpus(), |host| {
+        host.check("for m in irqbypass kvm kvm-intel; do gunzip -c /root/kvm/$m.ko.gz >/tmp/$m.ko && insmod /tmp/$m.ko || exit; rm /tmp/$m.ko; done");
+        host.check(
+            "kvm_vm sleep 1000 >/tmp/kvm.log 2>&1 &
+            until grep -q created /tmp/kvm.log; do usleep 50000; done",
+        );
+        refuses(
+            host,
+            "cannot use VT-x: another hypervisor on this host already uses VT-x (CR4.VMXE is 1)",
+        );
+        host.check("kill $(pidof sleep); while pidof kvm_vm; do usleep 50000; done");
+
+        host.load_module();
+        host.check("rmmod vmm_rs");
+        host.check("kvm_vm true");
+        host.check("rmmod kvm-intel && rmmod kvm && rmmod irqbypass");
+    });
+}
