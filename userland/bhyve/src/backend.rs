@@ -34,7 +34,7 @@ impl fmt::Display for BackendError {
                 )
             }
             Self::StdioTaken => f.write_str("stdio is used by another console already"),
-            Self::Io { path, error } => write!(f, "{path}: {error}"),
+            Self::Io { path, error } => write!(f, "{path}: {}", cli::io_error(error)),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! bhyve(8): runs a guest. In reading order: the command line ([`options`], [`topology`]),
+//! bhyve(8): runs a guest. In reading order: the command line ([`options`], [`topology`],
+//! [`not_yet`], [`usage`]),
 //! the start ([`start`]), the [`machine`] with its port bus ([`ports`]) and [`devices`],
 //! the loop of each vcpu ([`run`]), what is done about an exit ([`vmexit`], [`inout_str`],
 //! [`segment`], [`msr`], [`spinup_ap`]), and what a person is told when it ends badly
@@ -9,6 +10,7 @@ pub mod devices;
 pub mod inout_str;
 pub mod machine;
 pub mod msr;
+pub mod not_yet;
 pub mod options;
 pub mod platform;
 pub mod ports;
@@ -19,4 +21,5 @@ pub mod signals;
 pub mod spinup_ap;
 pub mod start;
 pub mod topology;
+pub mod usage;
 pub mod vmexit;

@@ -9,6 +9,7 @@ use bhyve::options::{self, Answer, OptionError, Options};
 use bhyve::platform;
 use bhyve::run::End;
 use bhyve::start;
+use bhyve::usage;
 use vmmapi::SuspendHow;
 
 /// bhyve's code for whatever goes wrong.
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     match options::parse(args.get(1..).unwrap_or_default()) {
         Ok(Answer::Run(options)) => ExitCode::from(run(progname, &options)),
         Ok(Answer::Help) => {
-            eprint!("{}", options::usage(progname));
+            eprint!("{}", usage::usage(progname));
             ExitCode::SUCCESS
         }
         Ok(Answer::PciDevices) => {
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("{progname}: {error}");
             if matches!(error, OptionError::Getopt(_) | OptionError::Usage) {
-                eprint!("{}", options::usage(progname));
+                eprint!("{}", usage::usage(progname));
             }
             ExitCode::from(error.exit_code())
         }

@@ -12,6 +12,7 @@ use cli::number::parse_within;
 use cli::size::{SizeError, parse_memsize};
 
 use crate::devices::pci::{self, Bdf, Identity};
+use crate::not_yet;
 use crate::topology::{CpuError, Pinning, TopologySpec};
 
 /// bhyve(8)'s default.
@@ -153,60 +154,6 @@ impl From<CpuError> for OptionError {
     }
 }
 
-/// What an option asks for and this version hasn't got. `None`: the option is handled.
-fn not_yet(name: char) -> Option<&'static str> {
-    Some(match name {
-        'k' => "a configuration file",
-        'o' => "a configuration variable",
-        'f' => "fw_cfg",
-        'G' => "the GDB stub",
-        'K' => "a keyboard layout: there is no keyboard, which",
-        'n' => "a NUMA domain",
-        'r' => "restoring a snapshot",
-        'U' => "SMBIOS, and so its UUID,",
-        'u' => "the RTC, and so its keeping UTC,",
-        'W' => "virtio, and so its single-vector MSI,",
-        'B' => "2013's breakpoint at the first entry",
-        'g' => "2013's debug port 0x224",
-        'z' => "2013's guest clock frequency",
-        'M' => "2013's memory above 4 GiB as an option of its own (-m is the whole size)",
-        _ => return None,
-    })
-}
-
-/// Devices of bhyve(8) that are known by name and not there.
-const DEVICES_NOT_YET: [&str; 20] = [
-    "ahci",
-    "ahci-cd",
-    "ahci-hd",
-    "e1000",
-    "fbuf",
-    "hda",
-    "nvme",
-    "passthru",
-    "uart",
-    "virtio-9p",
-    "virtio-balloon",
-    "virtio-blk",
-    "virtio-console",
-    "virtio-input",
-    "virtio-net",
-    "virtio-rnd",
-    "virtio-scsi",
-    "virtio-vsock",
-    "xhci",
-    "dummy",
-];
-
-const LPC_NOT_YET: [&str; 6] = [
-    "bootrom",
-    "fwcfg",
-    "pc-testdev",
-    "tpm",
-    "bootvars",
-    "atkbdc",
-];
-
 /// The devices that `-s help` lists.
 pub const PCI_DEVICES: [(&str, Identity); 3] = [
     ("amd_hostbridge", pci::AMD_HOSTBRIDGE),
@@ -216,35 +163,6 @@ pub const PCI_DEVICES: [(&str, Identity); 3] = [
 
 /// The devices that `-l help` lists.
 pub const LPC_DEVICES: [&str; 4] = ["com1", "com2", "com3", "com4"];
-
-/// The synopsis and a line for each option that is there.
-pub fn usage(progname: &str) -> String {
-    let indent = " ".repeat(progname.len());
-    format!(
-        "Usage: {progname} [-aACDeHhIPSwxY]\n       \
-         {indent} [-c [[cpus=]numcpus][,sockets=n][,cores=n][,threads=n]]\n       \
-         {indent} [-l lpc] [-m mem] [-p vcpu:hostcpu] [-s pci] vmname\n       \
-         -a: local APIC in xAPIC mode\n       \
-         -A: no effect, for old scripts (ACPI tables are not built by this version)\n       \
-         -b: console port 0x220 of early FreeBSD guests, on stdio\n       \
-         -C: include guest memory in core files\n       \
-         -c: number of CPUs and/or topology specification\n       \
-         -D: destroy on power-off\n       \
-         -e: exit on unhandled I/O access\n       \
-         -H: vmexit from the guest on HLT\n       \
-         -h: help\n       \
-         -I: no effect, for old scripts\n       \
-         -l: LPC device configuration: com1,stdio or com1,/path\n       \
-         -m: memory size\n       \
-         -P: vmexit from the guest on pause\n       \
-         -p: pin 'vcpu' to 'hostcpu'; or a number n: vcpu i to host CPU n + i\n       \
-         -S: guest memory cannot be swapped; or -S slot,uart,stdio: com port\n       \
-         -s: <slot,driver,configinfo> PCI slot config\n       \
-         -w: ignore unimplemented MSRs\n       \
-         -x: local APIC is in x2APIC mode\n       \
-         -Y: disable MPtable generation\n"
-    )
-}
 
 /// Takes the arguments (without `argv[0]`) apart.
 pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
@@ -304,7 +222,7 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
             // There is no MP table to leave out.
             'Y' => {}
             name => {
-                let what = not_yet(name).ok_or(OptionError::Usage)?;
+                let what = not_yet::option(name).ok_or(OptionError::Usage)?;
                 return Err(OptionError::NotYet {
                     option: format!("-{name}"),
                     what,
@@ -375,14 +293,14 @@ impl Options {
             self.functions.push((at, *identity));
             return Ok(());
         }
-        Err(unknown_device(name, text, "-s", &DEVICES_NOT_YET))
+        Err(unknown_device(name, text, "-s", &not_yet::PCI_DEVICES))
     }
 
     /// 2013's `-S slot,uart,backend`: the first one is com1, the second com2.
     fn add_legacy_device(&mut self, text: &str) -> Result<(), OptionError> {
         let (_, name, backend) = split_slot(text)?;
         if name != "uart" {
-            return Err(unknown_device(name, text, "-S", &DEVICES_NOT_YET));
+            return Err(unknown_device(name, text, "-S", &not_yet::PCI_DEVICES));
         }
         let free = (0..LPC_DEVICES.len()).find(|n| self.com_ports.iter().all(|c| c.index != *n));
         let index = free.ok_or(OptionError::ComTaken(0))?;
@@ -397,7 +315,7 @@ impl Options {
     fn add_lpc_device(&mut self, text: &str) -> Result<(), OptionError> {
         let (name, config) = text.split_once(',').unwrap_or((text, ""));
         let Some(index) = LPC_DEVICES.iter().position(|known| *known == name) else {
-            return Err(unknown_device(name, text, "-l", &LPC_NOT_YET));
+            return Err(unknown_device(name, text, "-l", &not_yet::LPC_DEVICES));
         };
         if self.com_ports.iter().any(|port| port.index == index) {
             return Err(OptionError::ComTaken(index));
@@ -426,9 +344,9 @@ fn unknown_device(
     name: &str,
     text: &str,
     option: &'static str,
-    not_yet: &[&'static str],
+    refused: &[&'static str],
 ) -> OptionError {
-    match not_yet.iter().find(|known| **known == name) {
+    match refused.iter().find(|known| **known == name) {
         Some(known) => OptionError::NotYet {
             option: format!("{option} {text}"),
             what: known,

@@ -46,7 +46,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Open { vm, error } => write!(f, "vm_open: {vm} could not be opened: {error}"),
             Self::Call(error) => error.fmt(f),
-            Self::Memory(error) => write!(f, "/dev/mem: {error}"),
+            Self::Memory(error) => write!(f, "/dev/mem: {}", cli::io_error(error)),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! A plan carried out on a VM: memory, its contents, the vcpu's state.
 
-use std::io;
-
 use vmmapi::{Capability, Error, Gpa, MemFlags, MmapStyle, OpenFlags, Vcpu, VcpuId, Vm};
 
 use crate::options::{FileArg, Options};
@@ -11,7 +9,7 @@ use crate::plan::{File, Plan, Request};
 pub fn read_files(options: &Options) -> Result<Request, String> {
     let read = |arg: &FileArg| {
         let bytes =
-            std::fs::read(&arg.path).map_err(|e: io::Error| format!("{}: {e}", arg.path))?;
+            std::fs::read(&arg.path).map_err(|e| format!("{}: {}", arg.path, cli::io_error(&e)))?;
         Ok(File {
             path: arg.path.clone(),
             arguments: arg.arguments.clone(),

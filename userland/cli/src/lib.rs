@@ -28,3 +28,27 @@ pub fn progname(argv0: Option<&String>) -> &str {
         .and_then(|path| path.rsplit('/').find(|part| !part.is_empty()))
         .unwrap_or("?")
 }
+
+/// An I/O error in the C library's words, without the number that std appends.
+pub fn io_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progname_is_the_last_component() {
+        assert_eq!(progname(Some(&"/usr/sbin/bhyve".to_owned())), "bhyve");
+        assert_eq!(progname(Some(&"bhyve".to_owned())), "bhyve");
+        assert_eq!(progname(None), "?");
+    }
+
+    #[test]
+    fn io_errors_have_no_number() {
+        let error = std::fs::read("/nonexistent").unwrap_err();
+        assert_eq!(io_error(&error), "No such file or directory");
+    }
+}
