@@ -67,7 +67,7 @@ fn run(progname: &str, options: &Options) -> u8 {
     match result {
         Ok(end) => {
             match &end {
-                End::Failed(report) => eprint!("{progname}: {report}"),
+                End::Failed(report) => eprintln!("{progname}: {}", report.trim_end()),
                 End::Suspended(SuspendHow::TripleFault) => {
                     eprintln!(
                         "{progname}: {}: the guest ended by a triple fault",

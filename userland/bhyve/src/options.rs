@@ -15,9 +15,6 @@ use crate::devices::pci::{self, Bdf, Identity};
 use crate::not_yet;
 use crate::topology::{CpuError, Pinning, TopologySpec};
 
-/// bhyve(8)'s default.
-const DEFAULT_MEMORY: u64 = 256 << 20;
-
 /// FreeBSD 15's option string, then what only 2013's bhyve had.
 const OPTSTRING: &str = "aehuwxACDHIPSWYk:f:o:p:G:c:s:m:n:l:K:U:r:bBg:M:z:";
 
@@ -44,7 +41,8 @@ pub struct ComPort {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     pub vm: String,
-    pub memory: u64,
+    /// -m in bytes.
+    pub memory: Option<u64>,
     pub topology: TopologySpec,
     pub pinning: Pinning,
     /// -S without a slot.
@@ -168,7 +166,7 @@ pub const LPC_DEVICES: [&str; 4] = ["com1", "com2", "com3", "com4"];
 pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
     let mut options = Options {
         vm: String::new(),
-        memory: DEFAULT_MEMORY,
+        memory: None,
         topology: TopologySpec::default(),
         pinning: Pinning::default(),
         wired: false,
@@ -204,10 +202,11 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
             'l' if is_help(arg) => return Ok(Answer::LpcDevices),
             'l' => options.add_lpc_device(arg)?,
             'm' => {
-                options.memory = parse_memsize(arg).map_err(|error| OptionError::MemSize {
+                let size = parse_memsize(arg).map_err(|error| OptionError::MemSize {
                     text: arg.to_owned(),
                     error,
                 })?;
+                options.memory = Some(size);
             }
             'p' => options.pinning.add(arg)?,
             'P' => options.exit_on_pause = true,
@@ -382,7 +381,7 @@ mod tests {
     #[test]
     fn todays_command_line_is_understood() {
         let o = run("-c 2 -m 512M -HPDew -s 0,hostbridge -s 31,lpc -l com1,stdio guest0");
-        assert_eq!((o.vm.as_str(), o.memory), ("guest0", 512 << 20));
+        assert_eq!((o.vm.as_str(), o.memory), ("guest0", Some(512 << 20)));
         assert_eq!(o.topology.resolve().unwrap().1, 2);
         assert!(o.exit_on_hlt && o.exit_on_pause && o.destroy_on_poweroff && o.strict_io);
         assert!(!o.strict_msr && !o.wired);
@@ -404,7 +403,7 @@ mod tests {
             "-s 0:0,virtio-blk,diskdev: virtio-blk is not part of this version"
         );
         let o = run("-A -I -m 1024 -s 0:0,hostbridge -S 31,uart,stdio guest0");
-        assert_eq!(o.memory, 1 << 30);
+        assert_eq!(o.memory, Some(1 << 30));
         assert_eq!(
             o.com_ports,
             [ComPort {

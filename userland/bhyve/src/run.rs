@@ -95,8 +95,9 @@ fn start_thread(machine: &Machine, id: VcpuId, cpus: &[u32], ended: &Sender<Ende
         Some(cpu) => match pin(cpus) {
             Ok(()) => vm_loop(machine, cpu),
             Err(error) => End::Failed(format!(
-                "vcpu {} can't be pinned to host CPUs {cpus:?}: {error}",
-                id.0
+                "vcpu {} can't be pinned to host CPUs {cpus:?}: {}",
+                id.0,
+                cli::io_error(&error)
             )),
         },
     };

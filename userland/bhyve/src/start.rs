@@ -16,6 +16,9 @@ use crate::platform::Signals;
 use crate::run::{self, End, Ended};
 use crate::signals;
 
+/// bhyve(8)'s default.
+const DEFAULT_MEMORY: u64 = 256 << 20;
+
 /// How long the other vcpus get to end after the first one did.
 const LAST_VCPUS: Duration = Duration::from_secs(2);
 
@@ -66,6 +69,14 @@ fn open(options: &Options, topology: CpuTopology, cpus: u16) -> Result<Vm, Strin
             error.to_string()
         }
     })?;
+    let ended = vm.suspended_cpus().map_err(|e| e.to_string())?;
+    if !ended.is_empty() {
+        let name = &options.vm;
+        return Err(format!(
+            "{name} has ended before (reset, powered off or halted): load it again with \
+             bhyveload first"
+        ));
+    }
     vm.set_topology(topology).map_err(|e| format!("-c: {e}"))?;
     let most = vm.topology().map_err(|e| e.to_string())?.maxcpus;
     if cpus > most {
@@ -74,18 +85,30 @@ fn open(options: &Options, topology: CpuTopology, cpus: u16) -> Result<Vm, Strin
     Ok(vm)
 }
 
-/// Maps the memory that bhyveload set up: below 3 GiB, and from 4 GiB on.
+/// Maps the memory that bhyveload set up: below 3 GiB, and from 4 GiB on. Its size is that
+/// of the VM, also where -m says something else, as in bhyve(8); but that is told.
 fn set_up_memory(vm: &Vm, options: &Options) -> Result<(), String> {
     let mut flags = MemFlags::empty();
     flags.set(MemFlags::WIRED, options.wired);
     flags.set(MemFlags::INCORE, options.in_core);
     vm.set_memflags(flags);
-    vm.setup_memory(options.memory, MmapStyle::All).map_err(|error| {
+    let wanted = options.memory.unwrap_or(DEFAULT_MEMORY);
+    vm.setup_memory(wanted, MmapStyle::All).map_err(|error| {
         format!(
-            "unable to set up {} of memory: {error} (-m must be the size that bhyveload was given)",
-            cli::size::humanize(options.memory)
+            "unable to set up {} of memory: {error}",
+            cli::size::humanize(wanted)
         )
-    })
+    })?;
+    let size = vm.lowmem_size() + vm.highmem_size();
+    if options.memory.is_some_and(|wanted| wanted != size) {
+        eprintln!(
+            "bhyve: -m: {} has {} of memory since bhyveload, not {}",
+            options.vm,
+            cli::size::humanize(size),
+            cli::size::humanize(wanted)
+        );
+    }
+    Ok(())
 }
 
 /// Capabilities and APIC mode. What another bhyve set on this VM before is set anew.
