@@ -2,6 +2,7 @@
 //!
 //! * `lab demo`: the demonstration guest, start to end;
 //! * `lab shell`: a shell on the lab host;
+//! * `lab bench`: what an exit costs, in ticks of the emulated CPU;
 //! * `lab run COMMAND...`: runs commands there, prints what they say.
 //!
 //! LAB_CPUS, LAB_CPU_MODEL and LAB_KERNEL_ARGS change the machine.
@@ -16,6 +17,7 @@ use vmm_rs_e2e::lab::{CpuModel, Lab, LabConfig};
 
 /// The demonstration, as the lab host's shell runs it.
 const DEMO: &str = include_str!("demo.sh");
+const BENCH: &str = include_str!("bench.sh");
 const DEMO_LIMIT: Duration = Duration::from_secs(300);
 /// A shell may stay open for a working day.
 const SHELL_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -25,10 +27,13 @@ fn main() -> ExitCode {
     let result = match arguments.split_first() {
         Some((verb, [])) if verb == "demo" => config(2).and_then(demo),
         Some((verb, [])) if verb == "shell" => config(1).and_then(shell),
+        Some((verb, [])) if verb == "bench" => {
+            config(1).and_then(|config| run(config, &[BENCH.to_owned()]))
+        }
         Some((verb, commands)) if verb == "run" && !commands.is_empty() => {
             config(1).and_then(|c| run(c, commands))
         }
-        _ => Err("usage: lab demo | lab shell | lab run COMMAND...".to_owned()),
+        _ => Err("usage: lab demo | lab shell | lab bench | lab run COMMAND...".to_owned()),
     };
     match result {
         Ok(code) => code,
