@@ -8,7 +8,9 @@ use core::ffi::CStr;
 use vmm_core::cpu::cpuid::{CpuidPolicy, CpuidRegs, HostCpuid};
 use vmm_core::types::Errno;
 use vmm_core::vmx::caps::{Features, LoadError, VmxCaps};
-use vmm_core::vmx::controls::{ControlKind, Controls, Proc2Controls, ProcControls, Setting};
+use vmm_core::vmx::controls::{
+    ControlKind, Controls, PinControls, Proc2Controls, ProcControls, Setting,
+};
 use vmm_core::vmx::cr::{CR4_SUPPORTED, Cr4, CrPolicy};
 
 use super::cpu;
@@ -41,6 +43,8 @@ pub struct Backend {
     pub signature: u32,
     /// The TSC's frequency.
     pub tsc_hz: u64,
+    /// The VMX-preemption timer's start value, where it is used.
+    pub time_slice: Option<u32>,
     /// Bits of a physical address, as guests are told.
     pub maxphyaddr: u8,
 }
@@ -51,7 +55,8 @@ static BACKEND: SpinLock<Option<Arc<Backend>>> = SpinLock::new(None);
 /// as before, and one log line has said what is missing. Context: thread.
 pub fn vmx_init() -> Result<(), Errno> {
     let (cpus, caps) = HostCpus::start()?;
-    let controls = new_vcpu_controls(&caps).map_err(|e| {
+    let time_slice = time_slice(&caps);
+    let controls = new_vcpu_controls(&caps, time_slice.is_some()).map_err(|e| {
         // Dropping cpus is VMXOFF.
         log_err!("cannot use VT-x: {e}");
         Errno::EOPNOTSUPP
@@ -82,6 +87,7 @@ pub fn vmx_init() -> Result<(), Errno> {
         flush_rsb: tunable(c"vmx.no_flush_rsb", 0) == 0,
         signature: cpu::signature(),
         tsc_hz: tsc_hz(),
+        time_slice,
         maxphyaddr: cpuid_policy().maxphyaddr(),
         cpus,
         caps,
@@ -108,8 +114,11 @@ fn can_set(caps: &VmxCaps, control: ProcControls) -> bool {
 }
 
 /// `VmxCaps::controls`, and what this run loop needs besides.
-fn new_vcpu_controls(caps: &VmxCaps) -> Result<Controls, LoadError> {
+fn new_vcpu_controls(caps: &VmxCaps, time_slice: bool) -> Result<Controls, LoadError> {
     let mut controls = caps.controls;
+    controls
+        .pin
+        .set(PinControls::ACTIVATE_VMX_PREEMPTION_TIMER, time_slice);
     // CR8 is the host's APIC's as long as neither exits nor a TPR shadow are in the way.
     let cr8 = ProcControls::CR8_LOAD_EXITING | ProcControls::CR8_STORE_EXITING;
     require(caps, cr8, Setting::One)?;
@@ -125,6 +134,24 @@ fn new_vcpu_controls(caps: &VmxCaps) -> Result<Controls, LoadError> {
         controls.proc2.remove(Proc2Controls::ENABLE_VPID);
     }
     Ok(controls)
+}
+
+/// The longest a guest runs without an exit (25.5.1), in the timer's ticks; by default a
+/// millisecond, hw.vmm.vmx.slice_us sets it, 0 is for ever.
+///
+/// A CPU needs no such limit: the host's interrupts exit. But Bochs up to 2.7 keeps them
+/// masked in a guest that was entered with RFLAGS.IF clear until that guest sets it (its
+/// VM entry looks at IF before it is in VMX non-root operation), so that a guest's endless
+/// loop would stop the host. The timer isn't saved at exits, so it costs nothing but the
+/// exits that it causes.
+fn time_slice(caps: &VmxCaps) -> Option<u32> {
+    const DEFAULT_US: i64 = 1000;
+    let us = u64::try_from(tunable(c"vmx.slice_us", DEFAULT_US)).unwrap_or(0);
+    if us == 0 || !caps.has(Features::PREEMPTION_TIMER) {
+        return None;
+    }
+    let ticks = tsc_hz().saturating_mul(us) / 1_000_000 >> caps.preemption_timer_shift;
+    Some(u32::try_from(ticks).unwrap_or(u32::MAX).max(1))
 }
 
 fn require(caps: &VmxCaps, bits: ProcControls, setting: Setting) -> Result<(), LoadError> {

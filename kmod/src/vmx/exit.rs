@@ -78,6 +78,8 @@ impl Run<'_, '_> {
                 self.nmi_window_open = true;
                 Outcome::Resume
             }
+            // The end of a time slice (`backend`): the loop looks at its requests.
+            ExitReason::PreemptionTimer => Outcome::Resume,
             ExitReason::MonitorTrapFlag => {
                 self.env.stats.incr(Stat::VmexitMtrap);
                 Outcome::LeaveRestart(ExitKind::Mtrap)
@@ -154,7 +156,6 @@ impl Run<'_, '_> {
             | ExitReason::Rdseed
             | ExitReason::Xsaves
             | ExitReason::Xrstors
-            | ExitReason::PreemptionTimer
             | ExitReason::PageModificationLogFull
             | ExitReason::SppEvent
             | ExitReason::BusLock

@@ -193,6 +193,9 @@ fn control_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &mut Vcpu) {
     vmcs.write(field::TSC_OFFSET, vcpu.tsc_offset);
     vmcs.write(field::EPT_POINTER, *eptp);
     vmcs.write(field::MSR_BITMAPS_ADDRESS, msr_bitmap.hpa().get());
+    if let Some(ticks) = backend.time_slice {
+        vmcs.write(field::VMX_PREEMPTION_TIMER_VALUE, ticks);
+    }
     if let Some(vpid) = &vcpu.vpid {
         vmcs.write(field::VIRTUAL_PROCESSOR_ID, vpid.get());
     }
