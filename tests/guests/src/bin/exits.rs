@@ -273,7 +273,7 @@ fn debug() {
         asm!("mov {}, dr0", out(reg) dr);
     }
     assert!(dr == 0x1234_5000, "DR0 is {dr:#x} after an exit");
-    let stepped = expect!("pushfq", "or dword ptr [rsp], 0x100", "popfq", "nop", "nop");
+    let stepped = expect!("pushfq; or dword ptr [rsp], 0x100; popfq; nop; nop");
     is(stepped, 1, "single step");
     is(expect!("int3"), 3, "INT3");
     is(expect!(".byte 0xf1"), 1, "INT1");
