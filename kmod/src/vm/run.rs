@@ -5,6 +5,7 @@
 use core::sync::atomic::Ordering;
 
 use vmm_core::exit::{ExitKind, InstEmul, SuspendHow, VmExit};
+use vmm_core::regs::Reg;
 use vmm_core::stats::Stat;
 use vmm_core::types::{Errno, Gla, Gpa, Vector};
 
@@ -147,7 +148,7 @@ fn inst_emul(
             frozen
                 .contents
                 .backend
-                .set_register(vmm_core::regs::Reg::Cr2, fault.gla.get())?;
+                .set_register(Reg::Cr2, fault.gla.get())?;
             frozen.inject_fault(Vector::PF, Some(fault.error_code))?;
             Ok(Handled::Continue)
         }
@@ -184,12 +185,7 @@ fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Hand
         frozen.contents.halted = None;
         return Ok(Handled::Continue);
     } else if let Some(how) = vm.suspend_request() {
-        let exit = VmExit {
-            rip: frozen.contents.next_rip,
-            inst_length: 0,
-            kind: ExitKind::Suspended(how),
-        };
-        return Ok(wait_for_suspend(vm, frozen, exit, how));
+        ExitKind::Suspended(how)
     } else if requests.debug.load(Ordering::SeqCst) {
         ExitKind::Debug
     } else if requests.reqidle.load(Ordering::SeqCst) != 0 {
@@ -202,11 +198,18 @@ fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Hand
         vcpu.stats.incr(Stat::VmexitAstpending);
         ExitKind::Bogus
     };
-    Ok(Handled::Return(VmExit {
-        rip: frozen.contents.next_rip,
+    // A CPU in HLT is behind the instruction, and that is what a look at RIP shows.
+    let contents = &mut *frozen.contents;
+    contents.backend.set_register(Reg::Rip, contents.next_rip)?;
+    let exit = VmExit {
+        rip: contents.next_rip,
         inst_length: 0,
         kind,
-    }))
+    };
+    match kind {
+        ExitKind::Suspended(how) => Ok(wait_for_suspend(vm, frozen, exit, how)),
+        _ => Ok(Handled::Return(exit)),
+    }
 }
 
 /// The VM ends: waits until all active vcpus know, so that userland sees the end once
