@@ -12,6 +12,7 @@ use std::time::Duration;
 use vmmapi::{SuspendHow, Vcpu, VcpuId, Vm};
 
 use crate::backend::{Backend, BackendError};
+use crate::devices::Suspend;
 use crate::devices::pci::{self, PciBus};
 use crate::devices::serial::{self, COM_PORTS};
 use crate::devices::{Suspend, bvmcons, kbdc, pm, post};
@@ -192,17 +193,22 @@ impl Machine {
     }
 }
 
+/// PCI (step (9)): the bus is always there; what is on it comes from -s.
+fn init_pci(options: &Options, suspend: Suspend) -> PciBus {
+    let pci = PciBus::new(suspend);
+    for (at, identity) in &options.functions {
+        // Slots are known to be different since the command line was read.
+        pci.add(*at, *identity);
+    }
+    pci
+}
+
 /// The port bus with its devices (step (8)).
 fn init_inout(vm: &Vm, options: &Options) -> Result<PortBus, BuildError> {
     let mut bus = PortBus::default();
     let suspend = suspend(vm.clone());
 
-    // PCI (step (9)): the bus is always there; what is on it comes from -s.
-    let pci = PciBus::new(Arc::clone(&suspend));
-    for (at, identity) in &options.functions {
-        // Slots are known to be different since the command line was read.
-        pci.add(*at, *identity);
-    }
+    let pci = init_pci(options, Arc::clone(&suspend));
     bus.register("PCI configuration", pci::PORT, pci::PORTS, Arc::new(pci))?;
     pm::register(&mut bus, Arc::clone(&suspend))?;
     bus.register(
