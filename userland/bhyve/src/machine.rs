@@ -12,7 +12,6 @@ use std::time::Duration;
 use vmmapi::{SuspendHow, Vcpu, VcpuId, Vm};
 
 use crate::backend::{Backend, BackendError};
-use crate::devices::Suspend;
 use crate::devices::pci::{self, PciBus};
 use crate::devices::serial::{self, COM_PORTS};
 use crate::devices::{Suspend, bvmcons, kbdc, pm, post};
