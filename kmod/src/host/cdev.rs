@@ -22,7 +22,9 @@ impl Cred {
     pub fn current() -> Result<Self, Errno> {
         // SAFETY: called in thread context.
         let raw = NonNull::new(unsafe { ffi::host_cred_hold_current() });
-        Ok(Self { raw: raw.ok_or(Errno::ENOMEM)? })
+        Ok(Self {
+            raw: raw.ok_or(Errno::ENOMEM)?,
+        })
     }
 
     /// May the current thread see what this credential owns?
@@ -63,7 +65,12 @@ impl Cdev {
     /// # Safety
     /// `arg` is what the vmm_rs_* functions of this kind take, and stays valid until the
     /// value has been dropped.
-    pub unsafe fn new(path: &CStr, kind: Kind, arg: *mut c_void, owner: Option<&Cred>) -> Result<Self, Errno> {
+    pub unsafe fn new(
+        path: &CStr,
+        kind: Kind,
+        arg: *mut c_void,
+        owner: Option<&Cred>,
+    ) -> Result<Self, Errno> {
         let kind = match kind {
             Kind::Ctl => ffi::HOST_CDEV_CTL,
             Kind::Vm => ffi::HOST_CDEV_VM,
@@ -73,8 +80,12 @@ impl Cdev {
         let mut raw = core::ptr::null_mut();
         // SAFETY: path is a C string, owner NULL or held, raw a place for the answer; arg
         // is the caller's promise.
-        Errno::check(unsafe { ffi::host_cdev_create(path.as_ptr(), kind, arg, owner, &raw mut raw) })?;
-        Ok(Self { raw: NonNull::new(raw).ok_or(Errno::ENOMEM)? })
+        Errno::check(unsafe {
+            ffi::host_cdev_create(path.as_ptr(), kind, arg, owner, &raw mut raw)
+        })?;
+        Ok(Self {
+            raw: NonNull::new(raw).ok_or(Errno::ENOMEM)?,
+        })
     }
 }
 

@@ -17,7 +17,9 @@ pub struct Critical {
 pub fn critical() -> Critical {
     // SAFETY: paired with the exit in Drop, on the same thread since Critical is !Send.
     unsafe { ffi::host_critical_enter() };
-    Critical { _thread: PhantomData }
+    Critical {
+        _thread: PhantomData,
+    }
 }
 
 impl Critical {
@@ -45,7 +47,9 @@ impl<'a> World<'a> {
     pub fn begin(critical: &'a Critical) -> Self {
         // SAFETY: we are in a critical section for as long as the value lives.
         unsafe { ffi::host_world_begin() };
-        Self { _critical: critical }
+        Self {
+            _critical: critical,
+        }
     }
 }
 

@@ -16,7 +16,10 @@ pub struct Line {
 
 impl Line {
     pub const fn new() -> Self {
-        Self { buf: [0; LINE], len: 0 }
+        Self {
+            buf: [0; LINE],
+            len: 0,
+        }
     }
 
     pub fn as_bytes(&self) -> &[u8] {

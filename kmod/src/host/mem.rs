@@ -54,7 +54,11 @@ impl Pages {
         // SAFETY: hpa is a valid place for the answer.
         let va = unsafe { ffi::host_pages_alloc(count, &raw mut hpa) };
         let va = NonNull::new(va.cast()).ok_or(Errno::ENOMEM)?;
-        Ok(Self { va, hpa: Hpa(hpa), count })
+        Ok(Self {
+            va,
+            hpa: Hpa(hpa),
+            count,
+        })
     }
 
     /// Where the CPU finds it.
@@ -66,7 +70,12 @@ impl Pages {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: va points to count pages that are initialized (zeroed at allocation)
         // and owned by self, which is borrowed exclusively.
-        unsafe { core::slice::from_raw_parts_mut(self.va.as_ptr(), self.count as usize * PAGE_SIZE as usize) }
+        unsafe {
+            core::slice::from_raw_parts_mut(
+                self.va.as_ptr(),
+                self.count as usize * PAGE_SIZE as usize,
+            )
+        }
     }
 
     /// The address, for assembly and for memory that the CPU writes behind Rust's back.
@@ -116,6 +125,11 @@ impl TableMemory for TablePages {
     fn write(&mut self, table: Hpa, index: usize, entry: u64) {
         assert!(index < 512);
         // SAFETY: as read; an aligned 64-bit store is seen whole by the CPU's walker.
-        unsafe { phys_to_virt(table).cast::<u64>().add(index).write_volatile(entry) }
+        unsafe {
+            phys_to_virt(table)
+                .cast::<u64>()
+                .add(index)
+                .write_volatile(entry)
+        }
     }
 }

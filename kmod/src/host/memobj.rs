@@ -48,7 +48,9 @@ impl MemObj {
             mask: n.mask.as_ptr(),
             mask_size: n.mask.len(),
         });
-        let numa_ptr = raw_numa.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+        let numa_ptr = raw_numa
+            .as_ref()
+            .map_or(core::ptr::null(), core::ptr::from_ref);
         let mut raw = core::ptr::null_mut();
         // SAFETY: numa_ptr is NULL or points to a host_numa whose mask is valid for the
         // call; raw is a valid place for the answer.
@@ -72,12 +74,25 @@ impl MemObj {
         if offset >= self.len {
             return Err(Errno::EFAULT);
         }
-        let mut page = ffi::host_page { hpa: 0, order: 0, fresh: false };
+        let mut page = ffi::host_page {
+            hpa: 0,
+            order: 0,
+            fresh: false,
+        };
         // SAFETY: self.raw is held; page is a valid place for the answer.
         Errno::check(unsafe {
-            ffi::host_memobj_page(self.raw.as_ptr(), offset / PAGE_SIZE, want_large, &raw mut page)
+            ffi::host_memobj_page(
+                self.raw.as_ptr(),
+                offset / PAGE_SIZE,
+                want_large,
+                &raw mut page,
+            )
         })?;
-        Ok(ObjPage { hpa: Hpa(page.hpa), large: page.order != 0, fresh: page.fresh })
+        Ok(ObjPage {
+            hpa: Hpa(page.hpa),
+            large: page.order != 0,
+            fresh: page.fresh,
+        })
     }
 
     /// Copies bytes out of the object, making its pages resident.
@@ -113,14 +128,16 @@ impl MemObj {
     /// Replaces the aligned word at `offset` if it still is `old`; tells whether it was.
     pub fn cas_u64(&self, offset: u64, old: u64, new: u64) -> Result<bool, Errno> {
         self.word::<AtomicU64, _>(offset, |w| {
-            w.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            w.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
         })
     }
 
     /// As [`Self::cas_u64`] for 32 bits.
     pub fn cas_u32(&self, offset: u64, old: u32, new: u32) -> Result<bool, Errno> {
         self.word::<AtomicU32, _>(offset, |w| {
-            w.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            w.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
         })
     }
 
@@ -165,7 +182,11 @@ impl MemObj {
     /// The kernel's address of the byte at `offset`, valid up to the end of its page.
     fn address(&self, offset: u64) -> Result<*mut u8, Errno> {
         let page = self.page(offset, true)?;
-        let size = if page.large { LARGE_PAGE_SIZE } else { PAGE_SIZE };
+        let size = if page.large {
+            LARGE_PAGE_SIZE
+        } else {
+            PAGE_SIZE
+        };
         Ok(phys_to_virt(page.hpa).wrapping_add((offset % size) as usize))
     }
 }
@@ -174,7 +195,10 @@ impl Clone for MemObj {
     fn clone(&self) -> Self {
         // SAFETY: self.raw is held, so it may be held once more.
         unsafe { ffi::host_memobj_hold(self.raw.as_ptr()) };
-        Self { raw: self.raw, len: self.len }
+        Self {
+            raw: self.raw,
+            len: self.len,
+        }
     }
 }
 

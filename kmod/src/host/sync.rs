@@ -34,15 +34,23 @@ struct SpinSection {
 
 impl<T> SpinLock<T> {
     pub const fn new(value: T) -> Self {
-        Self { inner: spin::Mutex::new(value) }
+        Self {
+            inner: spin::Mutex::new(value),
+        }
     }
 
     /// Context: any.
     pub fn lock(&self) -> SpinGuard<'_, T> {
         // SAFETY: paired with the exit in SpinSection's Drop, on the same CPU.
         let cookie = unsafe { ffi::host_spin_enter() };
-        let section = SpinSection { cookie, _cpu: PhantomData };
-        SpinGuard { inner: self.inner.lock(), _section: section }
+        let section = SpinSection {
+            cookie,
+            _cpu: PhantomData,
+        };
+        SpinGuard {
+            inner: self.inner.lock(),
+            _section: section,
+        }
     }
 }
 
@@ -82,19 +90,28 @@ impl<T> SxLock<T> {
     pub fn new(name: &'static CStr, value: T) -> Result<Self, Errno> {
         // SAFETY: the name is a static string.
         let raw = NonNull::new(unsafe { ffi::host_sx_create(name.as_ptr()) });
-        Ok(Self { raw: raw.ok_or(Errno::ENOMEM)?, value: UnsafeCell::new(value) })
+        Ok(Self {
+            raw: raw.ok_or(Errno::ENOMEM)?,
+            value: UnsafeCell::new(value),
+        })
     }
 
     pub fn read(&self) -> SxReadGuard<'_, T> {
         // SAFETY: the lock lives as long as self; unlocked in the guard's Drop.
         unsafe { ffi::host_sx_slock(self.raw.as_ptr()) };
-        SxReadGuard { lock: self, _thread: PhantomData }
+        SxReadGuard {
+            lock: self,
+            _thread: PhantomData,
+        }
     }
 
     pub fn write(&self) -> SxWriteGuard<'_, T> {
         // SAFETY: as read.
         unsafe { ffi::host_sx_xlock(self.raw.as_ptr()) };
-        SxWriteGuard { lock: self, _thread: PhantomData }
+        SxWriteGuard {
+            lock: self,
+            _thread: PhantomData,
+        }
     }
 
     pub fn get_mut(&mut self) -> &mut T {
@@ -179,7 +196,9 @@ impl WaitQueue {
     pub fn new(name: &'static CStr) -> Result<Self, Errno> {
         // SAFETY: the name is a static string.
         let raw = NonNull::new(unsafe { ffi::host_waitq_create(name.as_ptr()) });
-        Ok(Self { raw: raw.ok_or(Errno::ENOMEM)? })
+        Ok(Self {
+            raw: raw.ok_or(Errno::ENOMEM)?,
+        })
     }
 
     /// Sleeps until `ready()`; it runs under a spin lock of the host and only reads
@@ -190,7 +209,11 @@ impl WaitQueue {
     }
 
     /// As [`Self::wait`], but a signal ends it, and so does the timeout (0 is none).
-    pub fn wait_interruptible(&self, ready: &dyn Fn() -> bool, timeout_ns: u64) -> Result<(), WaitError> {
+    pub fn wait_interruptible(
+        &self,
+        ready: &dyn Fn() -> bool,
+        timeout_ns: u64,
+    ) -> Result<(), WaitError> {
         self.sleep(ready, timeout_ns, true)
     }
 
@@ -200,7 +223,12 @@ impl WaitQueue {
         unsafe { ffi::host_waitq_wake(self.raw.as_ptr()) }
     }
 
-    fn sleep(&self, ready: &dyn Fn() -> bool, timeout_ns: u64, interruptible: bool) -> Result<(), WaitError> {
+    fn sleep(
+        &self,
+        ready: &dyn Fn() -> bool,
+        timeout_ns: u64,
+        interruptible: bool,
+    ) -> Result<(), WaitError> {
         unsafe extern "C" fn call(arg: *mut c_void) -> bool {
             // SAFETY: arg is the address of `ready` below, which outlives the wait.
             let ready = unsafe { &*arg.cast::<&dyn Fn() -> bool>() };
@@ -209,7 +237,13 @@ impl WaitQueue {
         let arg = (&raw const ready).cast_mut().cast::<c_void>();
         // SAFETY: call takes what arg is; the queue lives as long as self.
         let error = unsafe {
-            ffi::host_waitq_wait(self.raw.as_ptr(), Some(call), arg, timeout_ns, interruptible)
+            ffi::host_waitq_wait(
+                self.raw.as_ptr(),
+                Some(call),
+                arg,
+                timeout_ns,
+                interruptible,
+            )
         };
         match Errno::check(error) {
             Ok(()) => Ok(()),

@@ -34,6 +34,8 @@ impl Uio {
     /// Moves `buf.len()` bytes: into `buf` for a write(2), out of it for a read(2).
     pub fn transfer(&mut self, buf: &mut [u8]) -> Result<(), Errno> {
         // SAFETY: the uio is live (from_raw) and buf is valid for the length.
-        Errno::check(unsafe { ffi::host_uiomove(self.raw.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) })
+        Errno::check(unsafe {
+            ffi::host_uiomove(self.raw.as_ptr(), buf.as_mut_ptr().cast(), buf.len())
+        })
     }
 }
