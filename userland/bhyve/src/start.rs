@@ -96,7 +96,7 @@ fn set_up_memory(vm: &Vm, options: &Options) -> Result<(), String> {
     vm.setup_memory(wanted, MmapStyle::All).map_err(|error| {
         format!(
             "unable to set up {} of memory: {error}",
-            cli::size::humanize(wanted)
+            cli::size::memsize(wanted)
         )
     })?;
     let size = vm.lowmem_size() + vm.highmem_size();
@@ -104,8 +104,8 @@ fn set_up_memory(vm: &Vm, options: &Options) -> Result<(), String> {
         eprintln!(
             "bhyve: -m: {} has {} of memory since bhyveload, not {}",
             options.vm,
-            cli::size::humanize(size),
-            cli::size::humanize(wanted)
+            cli::size::memsize(size),
+            cli::size::memsize(wanted)
         );
     }
     Ok(())

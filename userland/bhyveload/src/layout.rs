@@ -46,7 +46,7 @@ impl fmt::Display for LayoutError {
                 f,
                 "{what}: {len:#x} bytes at {start:#x} lie outside the guest's {} (a larger -m \
                  may help)",
-                cli::size::humanize(*memory)
+                cli::size::memsize(*memory)
             ),
             Self::Overlap { what, other, at } => write!(f, "{what} overlaps {other} at {at:#x}"),
             Self::NoRoom { what, len } => {

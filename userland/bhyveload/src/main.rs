@@ -51,7 +51,7 @@ fn run(options: &Options) -> Result<(), String> {
         options.vm,
         options.kernel.path,
         plan.format,
-        cli::size::humanize(options.memory),
+        cli::size::memsize(options.memory),
         plan.entry
     );
     Ok(())

@@ -90,6 +90,18 @@ pub fn humanize(bytes: u64) -> String {
     )
 }
 
+/// A memory size as one would type it: `64M`, `5G`, `1536M`.
+pub fn memsize(bytes: u64) -> String {
+    let units = [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
+    match units
+        .into_iter()
+        .find(|(shift, _)| bytes != 0 && bytes % (1 << shift) == 0)
+    {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +147,15 @@ mod tests {
         assert_eq!(humanize(256 * MB), "256MB");
         assert_eq!(humanize(5 << 30), "5120MB");
         assert_eq!(humanize(1 << 40), "1024GB");
+    }
+
+    #[test]
+    fn memsize_reads_back_as_the_same_size() {
+        assert_eq!(memsize(64 * MB), "64M");
+        assert_eq!(memsize(1536 * MB), "1536M");
+        assert_eq!(memsize(5 << 30), "5G");
+        assert_eq!(parse_memsize(&memsize(1536 * MB)), Ok(1536 * MB));
+        assert_eq!(memsize(1025), "1025 bytes");
     }
 
     proptest! {
