@@ -150,7 +150,7 @@ fn time_slice(caps: &VmxCaps) -> Option<u32> {
     if us == 0 || !caps.has(Features::PREEMPTION_TIMER) {
         return None;
     }
-    let ticks = tsc_hz().saturating_mul(us) / 1_000_000 >> caps.preemption_timer_shift;
+    let ticks = (tsc_hz().saturating_mul(us) / 1_000_000) >> caps.preemption_timer_shift;
     Some(u32::try_from(ticks).unwrap_or(u32::MAX).max(1))
 }
 

@@ -2,6 +2,7 @@
 //! entry check (`vmm_core::vmx::entry_check`) finds them in the VMCS. One run fails at most
 //! once, so that a guest can't flood the log faster than userland lets it.
 
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -113,8 +114,7 @@ impl VmcsView for Snapshot {
 
 /// Names the rules that the VMCS of a failed entry breaks, in the log. Context: thread.
 pub fn explain(this: &mut VtxVcpu, env: &mut RunEnv<'_>) {
-    let mut values = Vec::new();
-    values.resize(VmcsField::ALL.len(), 0);
+    let mut values = vec![0; VmcsField::ALL.len()];
     this.with_vmcs(|vmcs, _| {
         for (value, &field) in values.iter_mut().zip(VmcsField::ALL) {
             *value = vmcs.read_any(field).unwrap_or(0);
