@@ -23,18 +23,35 @@ pub enum ExitKind {
     Vmx(VmxExit),
     /// Nothing to do: a pending signal, AST or reschedule made the run loop leave.
     Bogus,
-    Rdmsr { code: u32 },
-    Wrmsr { code: u32, value: u64 },
-    Hlt { rflags: u64, intr_status: u64 },
+    Rdmsr {
+        code: u32,
+    },
+    Wrmsr {
+        code: u32,
+        value: u64,
+    },
+    Hlt {
+        rflags: u64,
+        intr_status: u64,
+    },
     Mtrap,
     Pause,
     /// An EPT violation; `access` is what was tried, `gla` the linear address if the CPU
     /// gave one. `vm::run` answers it from guest memory or makes it an [`InstEmul`].
-    Paging { gpa: Gpa, gla: Option<Gla>, access: Access },
+    Paging {
+        gpa: Gpa,
+        gla: Option<Gla>,
+        access: Access,
+    },
     InstEmul(InstEmul),
-    SpinupAp { vcpu: VcpuId, rip: u64 },
+    SpinupAp {
+        vcpu: VcpuId,
+        rip: u64,
+    },
     Rendezvous,
-    IoapicEoi { vector: u8 },
+    IoapicEoi {
+        vector: u8,
+    },
     Suspended(SuspendHow),
     InoutStr(InoutStr),
     TaskSwitch(TaskSwitch),
@@ -46,9 +63,19 @@ pub enum ExitKind {
     Debug,
     /// A VMX instruction in the guest: #UD.
     Vminsn,
-    Bpt { inst_length: u8 },
-    Ipi { mode: u32, vector: u8 },
-    Db { trace_trap: bool, pushf_intercept: bool, tf_shadow: bool, paging: GuestPaging },
+    Bpt {
+        inst_length: u8,
+    },
+    Ipi {
+        mode: u32,
+        vector: u8,
+    },
+    Db {
+        trace_trap: bool,
+        pushf_intercept: bool,
+        tf_shadow: bool,
+        paging: GuestPaging,
+    },
 }
 
 /// IN or OUT without a string form (SDM table 28-5).

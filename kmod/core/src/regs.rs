@@ -239,7 +239,12 @@ impl GuestPaging {
         } else {
             (regs.ss_access >> 5 & 3) as u8
         };
-        Self { cr3: regs.cr3, cpl, cpu_mode, paging_mode }
+        Self {
+            cr3: regs.cr3,
+            cpl,
+            cpu_mode,
+            paging_mode,
+        }
     }
 }
 
@@ -261,18 +266,50 @@ mod tests {
     #[test]
     fn modes_by_registers() {
         let mode = |cr0, cr4, efer, cs_access, ss_access, rflags| {
-            let regs = ModeRegs { cr0, cr3: 0x1000, cr4, efer, rflags, cs_access, ss_access };
+            let regs = ModeRegs {
+                cr0,
+                cr3: 0x1000,
+                cr4,
+                efer,
+                rflags,
+                cs_access,
+                ss_access,
+            };
             let p = GuestPaging::new(&regs);
             (p.cpu_mode, p.paging_mode, p.cpl)
         };
         // SS.DPL means nothing in real mode.
-        assert_eq!(mode(0x10, 0, 0, 0x9b, 0xf3, 2), (CpuMode::Real, PagingMode::Flat, 0));
-        assert_eq!(mode(0x11, 0, 0, 0xc09b, 0xc093, 2), (CpuMode::Protected, PagingMode::Flat, 0));
-        assert_eq!(mode(0x8000_0011, 0x10, 0, 0xc0fb, 0xc0f3, 2), (CpuMode::Protected, PagingMode::Bits32, 3));
-        assert_eq!(mode(0x8000_0011, 0x20, 0, 0xc09b, 0xc093, 2), (CpuMode::Protected, PagingMode::Pae, 0));
-        assert_eq!(mode(0x8000_0011, 0x20, 0x500, 0xa09b, 0xc093, 2), (CpuMode::Long64, PagingMode::Level4, 0));
-        assert_eq!(mode(0x8000_0011, 0x20, 0x500, 0xc0fb, 0xc0f3, 2), (CpuMode::Compatibility, PagingMode::Level4, 3));
-        assert_eq!(mode(0x8000_0011, 0x1020, 0x500, 0xa09b, 0xc093, 2), (CpuMode::Long64, PagingMode::Level5, 0));
-        assert_eq!(mode(0x11, 0, 0, 0xf3, 0xf3, 0x2_0002), (CpuMode::Protected, PagingMode::Flat, 3));
+        assert_eq!(
+            mode(0x10, 0, 0, 0x9b, 0xf3, 2),
+            (CpuMode::Real, PagingMode::Flat, 0)
+        );
+        assert_eq!(
+            mode(0x11, 0, 0, 0xc09b, 0xc093, 2),
+            (CpuMode::Protected, PagingMode::Flat, 0)
+        );
+        assert_eq!(
+            mode(0x8000_0011, 0x10, 0, 0xc0fb, 0xc0f3, 2),
+            (CpuMode::Protected, PagingMode::Bits32, 3)
+        );
+        assert_eq!(
+            mode(0x8000_0011, 0x20, 0, 0xc09b, 0xc093, 2),
+            (CpuMode::Protected, PagingMode::Pae, 0)
+        );
+        assert_eq!(
+            mode(0x8000_0011, 0x20, 0x500, 0xa09b, 0xc093, 2),
+            (CpuMode::Long64, PagingMode::Level4, 0)
+        );
+        assert_eq!(
+            mode(0x8000_0011, 0x20, 0x500, 0xc0fb, 0xc0f3, 2),
+            (CpuMode::Compatibility, PagingMode::Level4, 3)
+        );
+        assert_eq!(
+            mode(0x8000_0011, 0x1020, 0x500, 0xa09b, 0xc093, 2),
+            (CpuMode::Long64, PagingMode::Level5, 0)
+        );
+        assert_eq!(
+            mode(0x11, 0, 0, 0xf3, 0xf3, 0x2_0002),
+            (CpuMode::Protected, PagingMode::Flat, 3)
+        );
     }
 }
