@@ -198,9 +198,11 @@ fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Hand
         vcpu.stats.incr(Stat::VmexitAstpending);
         ExitKind::Bogus
     };
-    // A CPU in HLT is behind the instruction, and that is what a look at RIP shows.
+    // A CPU in HLT is behind the instruction: that is what a look at RIP shows, and the
+    // shadow of an STI before HLT is over.
     let contents = &mut *frozen.contents;
     contents.backend.set_register(Reg::Rip, contents.next_rip)?;
+    contents.backend.set_register(Reg::IntrShadow, 0)?;
     let exit = VmExit {
         rip: contents.next_rip,
         inst_length: 0,
