@@ -1,12 +1,14 @@
 //! bhyve(8): runs a guest. In reading order: the command line ([`options`], [`topology`],
 //! [`not_yet`], [`usage`]),
-//! the start ([`start`]), the [`machine`] with its port bus ([`ports`]) and [`devices`],
+//! the start ([`start`]), the [`machine`] with its port bus ([`ports`]) and [`devices`], the
+//! tables that describe it to the guest ([`firmware`]),
 //! the loop of each vcpu ([`run`]), what is done about an exit ([`vmexit`], [`inout_str`],
 //! [`segment`], [`msr`], [`spinup_ap`]), and what a person is told when it ends badly
 //! ([`report`]). [`platform`] has the few calls of the host that need unsafe code.
 
 pub mod backend;
 pub mod devices;
+pub mod firmware;
 pub mod inout_str;
 pub mod machine;
 pub mod msr;

@@ -14,7 +14,7 @@ use vmmapi::{SuspendHow, Vcpu, VcpuId, Vm};
 use crate::backend::{Backend, BackendError};
 use crate::devices::pci::{self, PciBus};
 use crate::devices::serial::{self, COM_PORTS};
-use crate::devices::{Suspend, bvmcons, kbdc, pm, post};
+use crate::devices::{IrqLine, Suspend, bvmcons, kbdc, pm, post};
 use crate::options::Options;
 use crate::ports::{PortBus, RegisterError};
 
@@ -220,10 +220,10 @@ fn init_inout(vm: &Vm, options: &Options) -> Result<PortBus, BuildError> {
 
     for port in &options.com_ports {
         let name = format!("com{}", port.index + 1);
-        let (first, _irq) = COM_PORTS[port.index];
+        let (first, irq) = COM_PORTS[port.index];
         let backend = open_backend(&name, &port.backend)?;
-        // Interrupts go nowhere as long as the kernel has no interrupt controllers.
-        let device = serial::start(&name, backend, Box::new(|_| ())).map_err(BuildError::Thread)?;
+        let line = isa_line(vm.clone(), irq);
+        let device = serial::start(&name, backend, line).map_err(BuildError::Thread)?;
         bus.register(name, first, serial::PORTS, device)?;
     }
     if options.bvm_console {
@@ -240,6 +240,22 @@ fn open_backend(device: &str, spec: &str) -> Result<Backend, BuildError> {
     Backend::open(spec).map_err(|error| BuildError::Backend {
         device: device.to_owned(),
         error,
+    })
+}
+
+/// An interrupt of the ISA bus: its rising edge is what the controllers take. Where the
+/// kernel has none, it goes nowhere.
+fn isa_line(vm: Vm, irq: u8) -> IrqLine {
+    let irq = i32::from(irq);
+    Box::new(move |high| {
+        if !high {
+            return;
+        }
+        match vm.isa_pulse_irq(irq, Some(irq)) {
+            Ok(()) => {}
+            Err(error) if error.is(libc::ENXIO) => {}
+            Err(error) => eprintln!("bhyve: interrupt {irq} is lost: {error}\r"),
+        }
     })
 }
 

@@ -54,9 +54,6 @@ fn main() -> ExitCode {
 }
 
 fn run(progname: &str, options: &Options) -> u8 {
-    for warning in &options.warnings {
-        eprintln!("{progname}: {warning}");
-    }
     let print_panic = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         platform::restore_terminals();

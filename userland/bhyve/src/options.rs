@@ -1,7 +1,7 @@
 //! The command line of bhyve(8): FreeBSD 15's options, and 2013's where their form tells
 //! them apart (a slot after -S, no colon in -p, options that are gone today). An option
-//! whose feature isn't there is refused by name. Only -A and -I, which mean nothing today,
-//! are warned about instead, because of what they meant in 2013.
+//! whose feature isn't there is refused by name. -A and -I of 2013 mean nothing any more:
+//! ACPI tables are always built, and whether there is an I/O APIC is the kernel's matter.
 
 #![forbid(unsafe_code)]
 
@@ -64,8 +64,8 @@ pub struct Options {
     pub bvm_console: bool,
     pub functions: Vec<(Bdf, Identity)>,
     pub com_ports: Vec<ComPort>,
-    /// Options that ask for what this version doesn't build; the guest still runs.
-    pub warnings: Vec<&'static str>,
+    /// Without -Y.
+    pub mptable: bool,
 }
 
 /// What the command line asks for.
@@ -180,7 +180,7 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
         bvm_console: false,
         functions: Vec::new(),
         com_ports: Vec::new(),
-        warnings: Vec::new(),
+        mptable: true,
     };
     let mut getopt = Getopt::new(args, OPTSTRING);
     while let Some(option) = getopt.next() {
@@ -188,9 +188,7 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
         let arg = option.arg.unwrap_or_default();
         match option.name {
             'a' => options.apic = ApicMode::XApic,
-            'A' => options
-                .warnings
-                .push("-A: ACPI tables are not built by this version"),
+            'A' | 'I' => {}
             'b' => options.bvm_console = true,
             'c' => options.topology.add(arg)?,
             'C' => options.in_core = true,
@@ -198,7 +196,6 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
             'e' => options.strict_io = true,
             'h' => return Ok(Answer::Help),
             'H' => options.exit_on_hlt = true,
-            'I' => options.warnings.push("-I: this version has no I/O APIC"),
             'l' if is_help(arg) => return Ok(Answer::LpcDevices),
             'l' => options.add_lpc_device(arg)?,
             'm' => {
@@ -218,8 +215,7 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
             },
             'w' => options.strict_msr = false,
             'x' => options.apic = ApicMode::X2Apic,
-            // There is no MP table to leave out.
-            'Y' => {}
+            'Y' => options.mptable = false,
             name => {
                 let what = not_yet::option(name).ok_or(OptionError::Usage)?;
                 return Err(OptionError::NotYet {
@@ -412,7 +408,8 @@ mod tests {
             }]
         );
         assert!(!o.wired);
-        assert_eq!(o.warnings.len(), 2);
+        assert!(o.mptable);
+        assert!(!run("-AY guest0").mptable);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From options to a running guest and to its end: opens the VM that bhyveload made (steps
-//! (1) to (7)), builds the machine, starts the vcpus, waits for the end.
+//! (1) to (7)), builds the machine and the tables that describe it, starts the vcpus, waits
+//! for the end.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,10 @@ use std::time::{Duration, Instant};
 use vmmapi::devices::X2apicState;
 use vmmapi::{Capability, CpuTopology, MemFlags, MmapStyle, Reg, SuspendHow, Vcpu, VcpuId, Vm};
 
+use crate::firmware::FirmwareError;
+use crate::firmware::acpi::acpi_build;
+use crate::firmware::ioapic::{IoApic, ioapic_init};
+use crate::firmware::mptable::mptable_build;
 use crate::machine::Machine;
 use crate::options::{ApicMode, Options};
 use crate::platform::Signals;
@@ -35,14 +40,17 @@ pub fn run(options: &Options) -> Result<End, String> {
     for id in 0..cpus {
         init_vcpu(&vm.vcpu(VcpuId(id)), options)?;
     }
-    // What bhyveload left to begin at (steps (11) and (12)).
-    vm.vcpu(VcpuId::BSP)
-        .register(Reg::Rip)
-        .map_err(|e| e.to_string())?;
-
     // From here on signals wait for their thread, in all threads to come.
     let signals = Signals::block().map_err(|e| format!("signals can't be blocked: {e}"))?;
     let machine = Machine::new(vm, options, cpus).map_err(|e| e.to_string())?;
+    let ioapic = ioapic_init(&machine.vm).map_err(|e| e.to_string())?;
+    // What bhyveload left to begin at (steps (11) and (12)).
+    machine
+        .vm
+        .vcpu(VcpuId::BSP)
+        .register(Reg::Rip)
+        .map_err(|e| e.to_string())?;
+    build_tables(&machine.vm, options, cpus, ioapic).map_err(|e| e.to_string())?;
     let machine = Arc::new(machine);
     let (ended, ends) = channel();
     signals::start(signals, Arc::clone(&machine), ended.clone())
@@ -141,6 +149,19 @@ fn init_vcpu(vcpu: &Vcpu, options: &Options) -> Result<(), String> {
             .set_x2apic_state(X2apicState::Enabled)
             .map_err(|e| named("-x", e)),
     }
+}
+
+/// Steps (13) and (14).
+fn build_tables(
+    vm: &Vm,
+    options: &Options,
+    cpus: u16,
+    ioapic: Option<IoApic>,
+) -> Result<(), FirmwareError> {
+    if options.mptable {
+        mptable_build(vm, cpus, ioapic, &options.functions)?;
+    }
+    acpi_build(vm, cpus, ioapic, options)
 }
 
 /// The first end that a vcpu or a signal reports. After a suspend the other vcpus end too,

@@ -10,7 +10,7 @@ pub fn usage(progname: &str) -> String {
          {indent} [-c [[cpus=]numcpus][,sockets=n][,cores=n][,threads=n]]\n       \
          {indent} [-l lpc] [-m mem] [-p vcpu:hostcpu] [-s pci] vmname\n       \
          -a: local APIC in xAPIC mode\n       \
-         -A: no effect, for old scripts (ACPI tables are not built by this version)\n       \
+         -A: no effect, for old scripts (ACPI tables are always built)\n       \
          -b: console port 0x220 of early FreeBSD guests, on stdio\n       \
          -C: include guest memory in core files\n       \
          -c: number of CPUs and/or topology specification\n       \

@@ -17,6 +17,8 @@ use crate::ports::{PortDevice, Width};
 /// Address register, reset control and data window.
 pub const PORT: u16 = 0xcf8;
 pub const PORTS: u16 = 8;
+/// The reset control register.
+pub const RESET_PORT: u16 = PORT + RESET_CONTROL;
 
 const RESET_CONTROL: u16 = 1;
 const DATA: u16 = 4;

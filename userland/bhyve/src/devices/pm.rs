@@ -11,12 +11,16 @@ use vmmapi::SuspendHow;
 use super::Suspend;
 use crate::ports::{PortBus, PortDevice, RegisterError, Width};
 
-const PM1A_EVT: u16 = 0x400;
-const PM1A_CNT: u16 = 0x404;
-const SMI_CMD: u16 = 0xb2;
+pub const PM1A_EVT: u16 = 0x400;
+pub const PM1A_EVT_LEN: u16 = 4;
+pub const PM1A_CNT: u16 = 0x404;
+pub const PM1A_CNT_LEN: u16 = 2;
+/// The ACPI timer, where the kernel has one.
+pub const PM_TIMER: u16 = 0x408;
+pub const SMI_CMD: u16 = 0xb2;
 
-const ACPI_ENABLE: u32 = 0xa0;
-const ACPI_DISABLE: u32 = 0xa1;
+pub const ACPI_ENABLE: u32 = 0xa0;
+pub const ACPI_DISABLE: u32 = 0xa1;
 
 /// Of PM1 status: the bits that are cleared by writing 1 (bus master, power button, sleep
 /// button, RTC, wake).
@@ -29,7 +33,7 @@ const CNT_SLP_TYP: u16 = 7 << CNT_SLP_TYP_SHIFT;
 const CNT_SLP_EN: u16 = 1 << 13;
 /// Reserved, or write-only (GBL_RLS aside, which reads as zero too).
 const CNT_READ_AS_ZERO: u16 = CNT_SLP_EN | 0xc003;
-const SLP_TYP_S5: u16 = 5;
+pub const SLP_TYP_S5: u16 = 5;
 
 #[derive(Default)]
 struct Registers {
@@ -56,13 +60,13 @@ pub fn register(bus: &mut PortBus, suspend: Suspend) -> Result<(), RegisterError
     bus.register(
         "ACPI PM1 events",
         PM1A_EVT,
-        4,
+        PM1A_EVT_LEN,
         Arc::new(Events(Arc::clone(&shared))),
     )?;
     bus.register(
         "ACPI PM1 control",
         PM1A_CNT,
-        2,
+        PM1A_CNT_LEN,
         Arc::new(Control(Arc::clone(&shared))),
     )?;
     bus.register("ACPI SMI command", SMI_CMD, 1, Arc::new(SmiCommand(shared)))
