@@ -12,7 +12,9 @@ fn refuses(host: &mut Host, because: &str) {
         host.check("dmesg -c >/dev/null");
         let output = host.run("insmod /root/vmm_rs.ko");
         assert!(!output.success(), "the module loads: {output}");
-        let log = host.module_log();
+        // busybox's insmod tries finit_module and then init_module.
+        let mut log = host.module_log();
+        log.dedup();
         assert!(
             log.len() == 1 && log[0].contains(because),
             "{attempt} attempt: one line with '{because}' was expected, not {log:#?}"
@@ -37,14 +39,6 @@ fn refuses_on(cpu_model: CpuModel, because: &str) {
 fn a_cpu_without_vt_x_is_refused() {
     refuses_on(
         CpuModel::Prescott336,
-        "cannot use VT-x: this CPU has no VT-x (CPUID.1:ECX.VMX is 0)",
-    );
-}
-
-#[test]
-fn a_cpu_of_another_make_is_refused() {
-    refuses_on(
-        CpuModel::Ryzen,
         "cannot use VT-x: this CPU has no VT-x (CPUID.1:ECX.VMX is 0)",
     );
 }

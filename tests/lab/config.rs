@@ -19,12 +19,10 @@ pub enum CpuModel {
     ArrandaleM520,
     /// An Intel CPU without VT-x.
     Prescott336,
-    /// An AMD CPU.
-    Ryzen,
 }
 
 impl CpuModel {
-    pub const ALL: [CpuModel; 8] = [
+    pub const ALL: [CpuModel; 7] = [
         CpuModel::SkylakeX,
         CpuModel::Haswell4770,
         CpuModel::SandyBridge2600k,
@@ -32,7 +30,6 @@ impl CpuModel {
         CpuModel::Lynnfield750,
         CpuModel::ArrandaleM520,
         CpuModel::Prescott336,
-        CpuModel::Ryzen,
     ];
 
     /// Its name in a Bochs configuration.
@@ -45,7 +42,6 @@ impl CpuModel {
             CpuModel::Lynnfield750 => "corei5_lynnfield_750",
             CpuModel::ArrandaleM520 => "corei5_arrandale_m520",
             CpuModel::Prescott336 => "p4_prescott_celeron_336",
-            CpuModel::Ryzen => "ryzen",
         }
     }
 }
