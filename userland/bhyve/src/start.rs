@@ -85,11 +85,11 @@ fn open(options: &Options, topology: CpuTopology, cpus: u16) -> Result<Vm, Strin
              bhyveload first"
         ));
     }
-    vm.set_topology(topology).map_err(|e| format!("-c: {e}"))?;
     let most = vm.topology().map_err(|e| e.to_string())?.maxcpus;
     if cpus > most {
         return Err(format!("{cpus} vCPUs requested but only {most} available"));
     }
+    vm.set_topology(topology).map_err(|e| format!("-c: {e}"))?;
     Ok(vm)
 }
 
