@@ -4,7 +4,7 @@
 use vmmapi::exits::{Inout, VmxExit};
 use vmmapi::{Capability, CpuMode, Exit, Gpa, PagingMode, Reg, SegDesc, SegReg, SuspendHow};
 
-use crate::machine::{CODE, HOLE, MEMORY, Machine, STACK};
+use crate::machine::{CODE, HOLE, MEMORY, Machine, STACK, on_one_cpu};
 
 crate::tests! {
     out_and_in_of_each_width,
@@ -299,11 +299,10 @@ fn ept_fills_what_is_touched() {
     let pmap = m.vm.gpa_pmap(Gpa(0x20_0000)).unwrap();
     assert!(pmap.last().is_some_and(|entry| entry & 7 == 7), "{pmap:x?}");
     assert!(
-        !m.vm
-            .gpa_pmap(Gpa(HOLE))
+        m.vm.gpa_pmap(Gpa(HOLE))
             .unwrap()
             .last()
-            .is_some_and(|entry| entry & 7 != 0)
+            .is_none_or(|entry| entry & 7 == 0)
     );
 }
 
@@ -377,13 +376,19 @@ fn entry_with_invalid_guest_state() {
 }
 
 fn nmi_reaches_the_handler() {
-    let m = Machine::real(&[0xeb, 0xfe]); // jmp $
-    m.load(2 * 4, &[0x00, 0x20, 0x00, 0x00]);
-    m.load(0x2000, &[0xe6, 0x80, 0xcf]); // out 0x80, al; iret
-    m.cpu.inject_nmi().unwrap();
-    let exit = m.run();
-    assert_eq!((inout(&exit).port, exit.rip), (0x80, 0x2000));
-    assert_eq!(m.stat("number of NMIs delivered to vcpu"), 1);
+    on_one_cpu(|| {
+        let m = Machine::real(&[0xeb, 0xfe]); // jmp $
+        m.load(2 * 4, &[0x00, 0x20, 0x00, 0x00]);
+        m.load(0x2000, &[0xe6, 0x80, 0xcf]); // out 0x80, al; iret
+        // What is behind the interrupted instruction, for the return.
+        m.load(CODE + 2, &[0xe6, 0x81]); // out 0x81, al
+        m.cpu.inject_nmi().unwrap();
+        let exit = m.run();
+        assert_eq!((inout(&exit).port, exit.rip), (0x80, 0x2000));
+        assert_eq!(m.stat("number of NMIs delivered to vcpu"), 1);
+        m.load(CODE, &[0x90, 0x90]); // the loop is over
+        assert_eq!(inout(&m.run()).port, 0x81, "IRET returns");
+    });
 }
 
 fn injected_exception_with_error_code() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use vmmapi::{Exit, Reg, SuspendHow, VcpuId};
 
-use crate::machine::{CODE, Machine};
+use crate::machine::{CODE, Machine, on_one_cpu, pin};
 
 crate::tests! {
     a_register_of_a_running_vcpu,
@@ -97,20 +97,33 @@ fn destroy_ends_a_halted_vcpu() {
 }
 
 fn nmi_wakes_a_halted_vcpu() {
-    let m = Machine::real(&[0xfb, 0xf4, 0xe6, 0x81]); // sti; hlt; out 0x81, al
-    m.load(2 * 4, &[0x00, 0x20, 0x00, 0x00]);
-    m.load(0x2000, &[0xe6, 0x80, 0xcf]); // out 0x80, al; iret
-    m.cpu
-        .set_capability(vmmapi::Capability::HaltExit, 1)
-        .unwrap();
-    let background = in_background(&m);
-    m.cpu.inject_nmi().unwrap();
-    let port = |exit| match exit {
-        Ok(Exit::Inout(io)) => io.port,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(port(ended(&background)), 0x80, "the handler");
-    assert_eq!(port(m.cpu.run().map(|e| e.exit)), 0x81, "behind HLT");
+    on_one_cpu(|| {
+        let m = Machine::real(&[0xfb, 0xf4, 0xe6, 0x81]); // sti; hlt; out 0x81, al
+        m.load(2 * 4, &[0x00, 0x20, 0x00, 0x00]);
+        m.load(0x2000, &[0xe6, 0x80, 0xcf]); // out 0x80, al; iret
+        m.cpu
+            .set_capability(vmmapi::Capability::HaltExit, 1)
+            .unwrap();
+        let background = in_background(&m);
+        m.cpu.inject_nmi().unwrap();
+        let port = |exit| match exit {
+            Ok(Exit::Inout(io)) => io.port,
+            other => panic!("{other:?}"),
+        };
+        let first = port(ended(&background));
+        let counts = [
+            "number of NMIs delivered to vcpu",
+            "number of times hlt was intercepted",
+        ]
+        .map(|desc| m.stat(desc));
+        // GUEST_INTERRUPTIBILITY_STATE tells what held the NMI back.
+        let blocking = m.cpu.control_field(1 << 31 | 0x4824);
+        assert_eq!(
+            first, 0x80,
+            "the handler; NMIs, HLTs: {counts:?}, blocking {blocking:x?}"
+        );
+        assert_eq!(port(m.cpu.run().map(|e| e.exit)), 0x81, "behind HLT");
+    });
 }
 
 /// Looking at a halted vcpu must not wake its guest.
@@ -152,33 +165,4 @@ fn the_vcpu_moves_between_cpus() {
         assert!(migrations >= 19, "{migrations} migrations");
     }
     assert!(m.vm.active_cpus().unwrap().contains(VcpuId::BSP));
-}
-
-/// Puts the calling thread on one CPU.
-#[cfg(target_os = "linux")]
-fn pin(cpu: usize) {
-    // SAFETY: a cpu_set_t of zeros is valid, and the kernel only reads it.
-    let failed = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    assert_eq!(failed, 0, "pinning to CPU {cpu}");
-}
-
-#[cfg(target_os = "freebsd")]
-fn pin(cpu: usize) {
-    // SAFETY: a cpuset_t of zeros is valid, and the kernel only reads it.
-    let failed = unsafe {
-        let mut set: libc::cpuset_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        libc::cpuset_setaffinity(
-            libc::CPU_LEVEL_WHICH,
-            libc::CPU_WHICH_TID,
-            -1,
-            size_of::<libc::cpuset_t>(),
-            &raw const set,
-        )
-    };
-    assert_eq!(failed, 0, "pinning to CPU {cpu}");
 }

@@ -204,3 +204,45 @@ impl Drop for Machine {
         }
     }
 }
+
+/// Runs a test of NMIs on CPU 0, in a thread of its own; threads that it starts stay there
+/// too. Bochs 2.7 keeps "blocking by NMI" with the CPU instead of the VMCS: an IRET on
+/// another CPU leaves the first one's on, for every guest that it runs later.
+pub fn on_one_cpu(test: fn()) {
+    let pinned = std::thread::spawn(move || {
+        pin(0);
+        test();
+    });
+    if let Err(panic) = pinned.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Puts the calling thread on one CPU.
+#[cfg(target_os = "linux")]
+pub fn pin(cpu: usize) {
+    // SAFETY: a cpu_set_t of zeros is valid, and the kernel only reads it.
+    let failed = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    assert_eq!(failed, 0, "pinning to CPU {cpu}");
+}
+
+#[cfg(target_os = "freebsd")]
+pub fn pin(cpu: usize) {
+    // SAFETY: a cpuset_t of zeros is valid, and the kernel only reads it.
+    let failed = unsafe {
+        let mut set: libc::cpuset_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::cpuset_setaffinity(
+            libc::CPU_LEVEL_WHICH,
+            libc::CPU_WHICH_TID,
+            -1,
+            size_of::<libc::cpuset_t>(),
+            &raw const set,
+        )
+    };
+    assert_eq!(failed, 0, "pinning to CPU {cpu}");
+}
