@@ -5,16 +5,16 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use vmm_core::ioctl::{
-    self as abi, CtlRequest, Numa, Readable, RegisterSet, Reply, Request, Timeval, UserPtr,
-    VcpuLock,
+    self as abi, CtlRequest, Numa, Privilege, Readable, RegisterSet, Reply, Request, Timeval,
+    UserPtr, VcpuLock,
 };
 use vmm_core::stats::Stat;
 use vmm_core::types::Errno;
 
 use super::registry::{Module, VmDevice};
 use crate::host::memobj::NumaPolicy;
-use crate::host::time;
 use crate::host::user::{copyin, copyout};
+use crate::host::{thread, time};
 use crate::vm::vcpu::Frozen;
 use crate::vm::{AllFrozen, Vm, fetch, run};
 
@@ -29,6 +29,11 @@ pub fn ctl(cmd: u64, data: &[u8]) -> Result<(), Errno> {
 /// A request on a VM; the answer goes into `data`.
 pub fn vm(device: &VmDevice, cmd: u64, data: &mut [u8]) -> Result<(), Errno> {
     let entry = abi::lookup(cmd).ok_or(Errno::ENOTTY)?;
+    match entry.privilege {
+        Privilege::None => {}
+        // No device can be passed through, so what a jail lacks for vmm decides.
+        Privilege::PptDev => thread::check_vmm_privilege()?,
+    }
     let request = abi::decode(entry, data)?;
     let vm = &device.vm;
     let mut reply = |reply: Reply<'_>| abi::encode(&reply, data);

@@ -27,4 +27,4 @@ pub use encode::{Reply, Timeval, encode};
 pub use exit::{VM_EXIT_SIZE, encode_exit};
 pub use name::{SegName, VmName};
 pub use request::*;
-pub use table::{Availability, Command, Entry, MemsegLock, Privilege, TABLE, VcpuLock, lookup};
+pub use table::{Availability, Command, Entry, Privilege, TABLE, VcpuLock, lookup};

@@ -1,5 +1,6 @@
-//! The table of requests: for each, what the caller must be, what is locked while it is
-//! served, and whether this module serves it.
+//! The table of requests: for each, what the caller must be, which vcpus are locked while
+//! it is served, and whether this module serves it. (The memory layout has a lock of its
+//! own, taken after the vcpus'.)
 
 use vmm_sys::ioctl as sys;
 use vmm_sys::ioctl::Ioctl;
@@ -11,9 +12,7 @@ use crate::types::Errno;
 pub struct Entry {
     pub command: Command,
     pub ioctl: Ioctl,
-    /// Taken after `memsegs`.
     pub vcpus: VcpuLock,
-    pub memsegs: MemsegLock,
     /// Checked before anything is locked or decoded.
     pub privilege: Privilege,
     pub availability: Availability,
@@ -28,14 +27,6 @@ pub enum VcpuLock {
     /// The one it names is allocated if need be but not locked; -1 names none.
     Maybe,
     All,
-}
-
-/// How the memory segments and mappings are locked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MemsegLock {
-    None,
-    Shared,
-    Exclusive,
 }
 
 /// What the caller needs beyond an open descriptor.
@@ -62,7 +53,7 @@ pub fn lookup(cmd: u64) -> Option<&'static Entry> {
 }
 
 macro_rules! table {
-    ($($(#[doc = $doc:literal])* $command:ident = $ioctl:ident, $vcpus:ident, $memsegs:ident, $privilege:ident, $availability:expr;)*) => {
+    ($($(#[doc = $doc:literal])* $command:ident = $ioctl:ident, $vcpus:ident, $privilege:ident, $availability:expr;)*) => {
         /// A request's name: the header's, without VM_.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum Command {
@@ -74,7 +65,6 @@ macro_rules! table {
             command: Command::$command,
             ioctl: sys::$ioctl,
             vcpus: VcpuLock::$vcpus,
-            memsegs: MemsegLock::$memsegs,
             privilege: Privilege::$privilege,
             availability: $availability,
         },)*];
@@ -90,79 +80,79 @@ const fn absent(errno: Errno) -> Availability {
 
 #[rustfmt::skip] // One row, one line.
 table! {
-    // command           ioctl                      vcpus  memsegs privilege
+    // command           ioctl                      vcpus  privilege
     // General.
-    Run                 = VM_RUN                    , One  , None     , None  , SERVED;
-    SetCapability       = VM_SET_CAPABILITY         , One  , None     , None  , SERVED;
-    GetCapability       = VM_GET_CAPABILITY         , One  , None     , None  , SERVED;
-    Suspend             = VM_SUSPEND                , None , None     , None  , SERVED;
-    Reinit              = VM_REINIT                 , All  , Exclusive, None  , SERVED;
+    Run                 = VM_RUN                    , One  , None  , SERVED;
+    SetCapability       = VM_SET_CAPABILITY         , One  , None  , SERVED;
+    GetCapability       = VM_GET_CAPABILITY         , One  , None  , SERVED;
+    Suspend             = VM_SUSPEND                , None , None  , SERVED;
+    Reinit              = VM_REINIT                 , All  , None  , SERVED;
     // Memory.
-    GetGpaPmap          = VM_GET_GPA_PMAP           , None , None     , None  , SERVED;
-    Gla2gpa             = VM_GLA2GPA                , One  , None     , None  , SERVED;
-    Gla2gpaNofault      = VM_GLA2GPA_NOFAULT        , One  , None     , None  , SERVED;
-    AllocMemseg         = VM_ALLOC_MEMSEG           , All  , Exclusive, None  , SERVED;
+    GetGpaPmap          = VM_GET_GPA_PMAP           , None , None  , SERVED;
+    Gla2gpa             = VM_GLA2GPA                , One  , None  , SERVED;
+    Gla2gpaNofault      = VM_GLA2GPA_NOFAULT        , One  , None  , SERVED;
+    AllocMemseg         = VM_ALLOC_MEMSEG           , All  , None  , SERVED;
     /// FreeBSD 14's layout.
-    AllocMemseg14       = VM_ALLOC_MEMSEG_14        , All  , Exclusive, None  , SERVED;
-    GetMemseg           = VM_GET_MEMSEG             , None , Shared   , None  , SERVED;
+    AllocMemseg14       = VM_ALLOC_MEMSEG_14        , All  , None  , SERVED;
+    GetMemseg           = VM_GET_MEMSEG             , None , None  , SERVED;
     /// FreeBSD 14's layout.
-    GetMemseg14         = VM_GET_MEMSEG_14          , None , Shared   , None  , SERVED;
-    MmapMemseg          = VM_MMAP_MEMSEG            , All  , Exclusive, None  , SERVED;
-    MmapGetnext         = VM_MMAP_GETNEXT           , None , Shared   , None  , SERVED;
-    MunmapMemseg        = VM_MUNMAP_MEMSEG          , All  , Exclusive, None  , SERVED;
+    GetMemseg14         = VM_GET_MEMSEG_14          , None , None  , SERVED;
+    MmapMemseg          = VM_MMAP_MEMSEG            , All  , None  , SERVED;
+    MmapGetnext         = VM_MMAP_GETNEXT           , None , None  , SERVED;
+    MunmapMemseg        = VM_MUNMAP_MEMSEG          , All  , None  , SERVED;
     // Registers and state.
-    SetRegister         = VM_SET_REGISTER           , One  , None     , None  , SERVED;
-    GetRegister         = VM_GET_REGISTER           , One  , None     , None  , SERVED;
-    SetSegDesc          = VM_SET_SEGMENT_DESCRIPTOR , One  , None     , None  , SERVED;
-    GetSegDesc          = VM_GET_SEGMENT_DESCRIPTOR , One  , None     , None  , SERVED;
-    SetRegisterSet      = VM_SET_REGISTER_SET       , One  , None     , None  , SERVED;
-    GetRegisterSet      = VM_GET_REGISTER_SET       , One  , None     , None  , SERVED;
-    GetKernemuDev       = VM_GET_KERNEMU_DEV        , One  , None     , None  , absent(Errno::EINVAL);
-    SetKernemuDev       = VM_SET_KERNEMU_DEV        , One  , None     , None  , absent(Errno::EINVAL);
+    SetRegister         = VM_SET_REGISTER           , One  , None  , SERVED;
+    GetRegister         = VM_GET_REGISTER           , One  , None  , SERVED;
+    SetSegDesc          = VM_SET_SEGMENT_DESCRIPTOR , One  , None  , SERVED;
+    GetSegDesc          = VM_GET_SEGMENT_DESCRIPTOR , One  , None  , SERVED;
+    SetRegisterSet      = VM_SET_REGISTER_SET       , One  , None  , SERVED;
+    GetRegisterSet      = VM_GET_REGISTER_SET       , One  , None  , SERVED;
+    GetKernemuDev       = VM_GET_KERNEMU_DEV        , One  , None  , absent(Errno::EINVAL);
+    SetKernemuDev       = VM_SET_KERNEMU_DEV        , One  , None  , absent(Errno::EINVAL);
     // Events and interrupts.
-    GetIntinfo          = VM_GET_INTINFO            , One  , None     , None  , SERVED;
-    SetIntinfo          = VM_SET_INTINFO            , One  , None     , None  , SERVED;
-    InjectException     = VM_INJECT_EXCEPTION       , One  , None     , None  , SERVED;
-    InjectNmi           = VM_INJECT_NMI             , One  , None     , None  , SERVED;
-    RestartInstruction  = VM_RESTART_INSTRUCTION    , One  , None     , None  , SERVED;
-    LapicIrq            = VM_LAPIC_IRQ              , One  , None     , None  , absent(Errno::ENXIO);
-    LapicLocalIrq       = VM_LAPIC_LOCAL_IRQ        , Maybe, None     , None  , absent(Errno::ENXIO);
-    LapicMsi            = VM_LAPIC_MSI              , None , None     , None  , absent(Errno::ENXIO);
-    IoapicAssertIrq     = VM_IOAPIC_ASSERT_IRQ      , None , None     , None  , absent(Errno::ENXIO);
-    IoapicDeassertIrq   = VM_IOAPIC_DEASSERT_IRQ    , None , None     , None  , absent(Errno::ENXIO);
-    IoapicPulseIrq      = VM_IOAPIC_PULSE_IRQ       , None , None     , None  , absent(Errno::ENXIO);
-    IoapicPincount      = VM_IOAPIC_PINCOUNT        , None , None     , None  , absent(Errno::ENXIO);
-    IsaAssertIrq        = VM_ISA_ASSERT_IRQ         , None , None     , None  , absent(Errno::ENXIO);
-    IsaDeassertIrq      = VM_ISA_DEASSERT_IRQ       , None , None     , None  , absent(Errno::ENXIO);
-    IsaPulseIrq         = VM_ISA_PULSE_IRQ          , None , None     , None  , absent(Errno::ENXIO);
-    IsaSetIrqTrigger    = VM_ISA_SET_IRQ_TRIGGER    , None , None     , None  , absent(Errno::ENXIO);
+    GetIntinfo          = VM_GET_INTINFO            , One  , None  , SERVED;
+    SetIntinfo          = VM_SET_INTINFO            , One  , None  , SERVED;
+    InjectException     = VM_INJECT_EXCEPTION       , One  , None  , SERVED;
+    InjectNmi           = VM_INJECT_NMI             , One  , None  , SERVED;
+    RestartInstruction  = VM_RESTART_INSTRUCTION    , One  , None  , SERVED;
+    LapicIrq            = VM_LAPIC_IRQ              , One  , None  , absent(Errno::ENXIO);
+    LapicLocalIrq       = VM_LAPIC_LOCAL_IRQ        , Maybe, None  , absent(Errno::ENXIO);
+    LapicMsi            = VM_LAPIC_MSI              , None , None  , absent(Errno::ENXIO);
+    IoapicAssertIrq     = VM_IOAPIC_ASSERT_IRQ      , None , None  , absent(Errno::ENXIO);
+    IoapicDeassertIrq   = VM_IOAPIC_DEASSERT_IRQ    , None , None  , absent(Errno::ENXIO);
+    IoapicPulseIrq      = VM_IOAPIC_PULSE_IRQ       , None , None  , absent(Errno::ENXIO);
+    IoapicPincount      = VM_IOAPIC_PINCOUNT        , None , None  , absent(Errno::ENXIO);
+    IsaAssertIrq        = VM_ISA_ASSERT_IRQ         , None , None  , absent(Errno::ENXIO);
+    IsaDeassertIrq      = VM_ISA_DEASSERT_IRQ       , None , None  , absent(Errno::ENXIO);
+    IsaPulseIrq         = VM_ISA_PULSE_IRQ          , None , None  , absent(Errno::ENXIO);
+    IsaSetIrqTrigger    = VM_ISA_SET_IRQ_TRIGGER    , None , None  , absent(Errno::ENXIO);
     // PCI passthrough: no IOMMU for a first device, and no device for the rest.
-    BindPptdev          = VM_BIND_PPTDEV            , All  , Exclusive, PptDev, absent(Errno::ENXIO);
-    UnbindPptdev        = VM_UNBIND_PPTDEV          , All  , Exclusive, PptDev, absent(Errno::ENOENT);
-    MapPptdevMmio       = VM_MAP_PPTDEV_MMIO        , All  , None     , PptDev, absent(Errno::ENOENT);
-    UnmapPptdevMmio     = VM_UNMAP_PPTDEV_MMIO      , All  , None     , PptDev, absent(Errno::ENOENT);
-    PptdevMsi           = VM_PPTDEV_MSI             , None , None     , PptDev, absent(Errno::ENOENT);
-    PptdevMsix          = VM_PPTDEV_MSIX            , None , None     , PptDev, absent(Errno::ENOENT);
-    PptdevDisableMsix   = VM_PPTDEV_DISABLE_MSIX    , None , None     , PptDev, absent(Errno::ENOENT);
+    BindPptdev          = VM_BIND_PPTDEV            , All  , PptDev, absent(Errno::ENXIO);
+    UnbindPptdev        = VM_UNBIND_PPTDEV          , All  , PptDev, absent(Errno::ENOENT);
+    MapPptdevMmio       = VM_MAP_PPTDEV_MMIO        , All  , PptDev, absent(Errno::ENOENT);
+    UnmapPptdevMmio     = VM_UNMAP_PPTDEV_MMIO      , All  , PptDev, absent(Errno::ENOENT);
+    PptdevMsi           = VM_PPTDEV_MSI             , None , PptDev, absent(Errno::ENOENT);
+    PptdevMsix          = VM_PPTDEV_MSIX            , None , PptDev, absent(Errno::ENOENT);
+    PptdevDisableMsix   = VM_PPTDEV_DISABLE_MSIX    , None , PptDev, absent(Errno::ENOENT);
     // Statistics.
-    Stats               = VM_STATS                  , One  , None     , None  , SERVED;
-    StatDesc            = VM_STAT_DESC              , None , None     , None  , SERVED;
+    Stats               = VM_STATS                  , One  , None  , SERVED;
+    StatDesc            = VM_STAT_DESC              , None , None  , SERVED;
     // Devices and topology.
-    SetX2apicState      = VM_SET_X2APIC_STATE       , One  , None     , None  , SERVED;
-    GetX2apicState      = VM_GET_X2APIC_STATE       , One  , None     , None  , SERVED;
-    GetHpetCapabilities = VM_GET_HPET_CAPABILITIES  , None , None     , None  , absent(Errno::ENXIO);
-    SetTopology         = VM_SET_TOPOLOGY           , None , None     , None  , SERVED;
-    GetTopology         = VM_GET_TOPOLOGY           , None , None     , None  , SERVED;
-    RtcRead             = VM_RTC_READ               , None , None     , None  , absent(Errno::ENXIO);
-    RtcWrite            = VM_RTC_WRITE              , None , None     , None  , absent(Errno::ENXIO);
-    RtcSettime          = VM_RTC_SETTIME            , None , None     , None  , absent(Errno::ENXIO);
-    RtcGettime          = VM_RTC_GETTIME            , None , None     , None  , absent(Errno::ENXIO);
+    SetX2apicState      = VM_SET_X2APIC_STATE       , One  , None  , SERVED;
+    GetX2apicState      = VM_GET_X2APIC_STATE       , One  , None  , SERVED;
+    GetHpetCapabilities = VM_GET_HPET_CAPABILITIES  , None , None  , absent(Errno::ENXIO);
+    SetTopology         = VM_SET_TOPOLOGY           , None , None  , SERVED;
+    GetTopology         = VM_GET_TOPOLOGY           , None , None  , SERVED;
+    RtcRead             = VM_RTC_READ               , None , None  , absent(Errno::ENXIO);
+    RtcWrite            = VM_RTC_WRITE              , None , None  , absent(Errno::ENXIO);
+    RtcSettime          = VM_RTC_SETTIME            , None , None  , absent(Errno::ENXIO);
+    RtcGettime          = VM_RTC_GETTIME            , None , None  , absent(Errno::ENXIO);
     // Sets of vcpus.
-    ActivateCpu         = VM_ACTIVATE_CPU           , One  , None     , None  , SERVED;
-    GetCpus             = VM_GET_CPUS               , None , None     , None  , SERVED;
-    SuspendCpu          = VM_SUSPEND_CPU            , Maybe, None     , None  , SERVED;
-    ResumeCpu           = VM_RESUME_CPU             , Maybe, None     , None  , SERVED;
+    ActivateCpu         = VM_ACTIVATE_CPU           , One  , None  , SERVED;
+    GetCpus             = VM_GET_CPUS               , None , None  , SERVED;
+    SuspendCpu          = VM_SUSPEND_CPU            , Maybe, None  , SERVED;
+    ResumeCpu           = VM_RESUME_CPU             , Maybe, None  , SERVED;
     // Checkpoints: a kernel without option BHYVE_SNAPSHOT, such as GENERIC, doesn't know them.
-    SnapshotReq         = VM_SNAPSHOT_REQ           , All  , None     , None  , absent(Errno::ENOTTY);
-    RestoreTime         = VM_RESTORE_TIME           , All  , None     , None  , absent(Errno::ENOTTY);
+    SnapshotReq         = VM_SNAPSHOT_REQ           , All  , None  , absent(Errno::ENOTTY);
+    RestoreTime         = VM_RESTORE_TIME           , All  , None  , absent(Errno::ENOTTY);
 }
