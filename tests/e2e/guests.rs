@@ -45,6 +45,19 @@ fn every_page_of_guest_memory_is_zero_at_first_and_keeps_its_value_on_two_cpus()
     memory(two_cpus());
 }
 
+#[test]
+fn the_firmwares_tables_are_right_and_name_no_apic_on_one_cpu() {
+    on_host(one_cpu(), |host| {
+        let text = host.run_guest("tables", 64);
+        assert!(text.contains("RSD PTR at 0xf2400"), "{text}");
+        // The module has no interrupt controllers that a table could name.
+        assert!(
+            text.contains("no MP table") && !text.contains("APIC at"),
+            "{text}"
+        );
+    });
+}
+
 /// Runs vmmtest and fails with the names of its tests that failed.
 fn vmmtest(config: LabConfig) {
     on_host(config, |host| {

@@ -22,6 +22,11 @@ const IO_APIC_VERSION: u32 = 1;
 
 const SCI_EN: u16 = 1;
 
+/// The first 8259: its command port, and the mask's behind it.
+const PIC: u16 = 0x20;
+const COM1: u16 = 0x3f8;
+const COM1_IRQ: u8 = 4;
+
 fn tables(_: Boot) {
     match find(b"_MP_") {
         Some(at) => mp_table(at),
@@ -186,6 +191,29 @@ fn madt(at: usize) {
     }
     assert!(entry == end, "MADT entries end at {entry:#x}");
     println!("MADT: {cpus} processors, {overrides} overrides");
+    if read::<u32>(at + 40) & 1 != 0 {
+        com1_interrupt();
+    }
+}
+
+/// The MADT says that there are 8259s: com1's interrupt must arrive there.
+fn com1_interrupt() {
+    cpu::outb(PIC, 0x11); // ICW1: edges, cascade, ICW4 follows
+    cpu::outb(PIC + 1, 0x20); // ICW2: vectors
+    cpu::outb(PIC + 1, 1 << 2); // ICW3: where the second one is
+    cpu::outb(PIC + 1, 1); // ICW4: 8086 mode
+    cpu::outb(PIC + 1, 0xff); // no interrupt reaches the processor
+    cpu::outb(PIC, 0x0a); // OCW3: the request register is read
+    let before = cpu::inb(PIC);
+    cpu::outb(COM1 + 4, 0b1011); // OUT2, RTS, DTR
+    cpu::outb(COM1 + 1, 0b10); // the transmitter is empty
+    let after = cpu::inb(PIC);
+    cpu::outb(COM1 + 1, 0);
+    assert!(
+        before & 1 << COM1_IRQ == 0 && after & 1 << COM1_IRQ != 0,
+        "com1's interrupt doesn't arrive: {before:#x}, {after:#x}"
+    );
+    println!("com1 interrupts at IRQ {COM1_IRQ}");
 }
 
 fn local_apic(base: usize) {

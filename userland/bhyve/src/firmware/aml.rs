@@ -10,13 +10,16 @@ use acpi_tables::aml::{
 };
 use acpi_tables::{Aml, AmlSink};
 
+use super::SCI;
 use super::acpi::{HPET_BASE, HPET_LEN, Hardware};
-use super::{SCI, TIMER_PIN};
 use crate::devices::serial::{COM_PORTS, PORTS};
 use crate::devices::{pci, pm};
 
 /// What the sleep type field takes for soft-off.
 const S5_SLEEP_TYPE: u8 = pm::SLP_TYP_S5 as u8;
+
+/// Where the second 8259 is at the first one.
+const CASCADE: u8 = 2;
 
 /// The definition block without its header.
 pub fn definition_block(hardware: &Hardware) -> Vec<u8> {
@@ -88,7 +91,7 @@ fn isa_devices(hardware: &Hardware) -> Vec<u8> {
     }
     if hardware.ioapic.is_some() {
         let (first, second) = (ports(0x20, 2), ports(0xa0, 2));
-        let cascade = Irq(TIMER_PIN);
+        let cascade = Irq(CASCADE);
         aml.extend(device(
             "PIC_",
             "PNP0000",

@@ -36,8 +36,8 @@ const LOCAL_APIC_VERSION: u8 = 0x10;
 /// Family 6, model 10, stepping 5: any processor that is newer than this table. The guest
 /// has CPUID for the truth.
 const CPU_SIGNATURE: u32 = 0x6a5;
-/// On-chip FPU, CMPXCHG8B, APIC: the bits that the specification names (table 4-6) and
-/// every processor with VT-x has, and MCE.
+/// The bits that the specification names (table 4-6), all of which a processor with VT-x
+/// has: FPU, MCE, CX8 and APIC.
 const CPU_FEATURES: u32 = 1 << 0 | 1 << 7 | 1 << 8 | 1 << 9;
 
 const IO_APIC_ID: u8 = 0;
