@@ -59,7 +59,7 @@ fn a_vm_appears_runs_is_counted_and_goes() {
 }
 
 /// The statistics that count exits by their kind; the demonstration has no others.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "vm exits due to external interrupt",
     "number of times %cr access was intercepted",
     "number of times rdmsr was intercepted",
@@ -68,6 +68,7 @@ const KINDS: [&str; 9] = [
     "number of times cpuid was intercepted",
     "vm exits due to nested page fault",
     "vm exits due to NMIs of the host",
+    "vm exits due to the end of a time slice",
     "number of vm exits due to exceptions",
 ];
 

@@ -75,6 +75,7 @@ stats! {
     VcpuInvvpidDone = "Number of vpid invalidations done",
     // This module's own.
     VmexitHostNmi = "vm exits due to NMIs of the host",
+    VmexitTimeSlice = "vm exits due to the end of a time slice",
     VmexitXsetbv = "number of times xsetbv was intercepted",
     VmexitVmxInsn = "number of times a vmx instruction was intercepted",
     EptFill4k = "4 KiB pages mapped in the ept",

@@ -79,7 +79,10 @@ impl Run<'_, '_> {
                 Outcome::Resume
             }
             // The end of a time slice (`backend`): the loop looks at its requests.
-            ExitReason::PreemptionTimer => Outcome::Resume,
+            ExitReason::PreemptionTimer => {
+                self.env.stats.incr(Stat::VmexitTimeSlice);
+                Outcome::Resume
+            }
             ExitReason::MonitorTrapFlag => {
                 self.env.stats.incr(Stat::VmexitMtrap);
                 Outcome::LeaveRestart(ExitKind::Mtrap)
