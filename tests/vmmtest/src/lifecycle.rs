@@ -57,7 +57,10 @@ fn a_register_of_a_running_vcpu() {
         "twenty reads took {:?}",
         start.elapsed()
     );
-    assert!(m.stat("number of times idle requested at exit") >= 1);
+    // On one CPU the vcpu has made room for this thread before it asks.
+    if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+        assert!(m.stat("number of times idle requested at exit") >= 1);
+    }
     m.vm.suspend(SuspendHow::Poweroff).unwrap();
     assert_eq!(
         ended(&background),
