@@ -32,7 +32,7 @@ fn means(backend: &Backend, cap: Capability) -> Result<Means, Errno> {
         }
     };
     match cap {
-        // HLT always exits; the vm layer sleeps or goes to userland by it.
+        // HLT always exits, and the vcpu sleeps in the kernel: what bhyve's -H asks for.
         Capability::HaltExit => Ok(Means::Flag),
         Capability::MtrapExit => needs(
             Features::MONITOR_TRAP_FLAG,

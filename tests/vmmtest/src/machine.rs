@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use vmmapi::{Exit, Gpa, MmapStyle, Reg, SegDesc, SegReg, Vcpu, VcpuId, Vm, VmExit};
+use vmmapi::{Capability, Exit, Gpa, MmapStyle, Reg, SegDesc, SegReg, Vcpu, VcpuId, Vm, VmExit};
 
 pub const MEMORY: u64 = 4 << 20;
 /// Where the code is, in each mode.
@@ -39,6 +39,9 @@ impl Machine {
         vm.setup_memory(MEMORY, MmapStyle::All).expect("memory");
         let cpu = vm.vcpu(VcpuId::BSP);
         cpu.activate().expect("VM_ACTIVATE_CPU");
+        // The stock module wants to be asked before real mode.
+        cpu.set_capability(Capability::UnrestrictedGuest, 1)
+            .expect("unrestricted guest");
         Self { vm, cpu }
     }
 

@@ -36,7 +36,8 @@ pub fn vmx_text(exit: &VmxExit) -> String {
             qualification,
         } => {
             let field = ExitReasonField(*reason);
-            let mut text = if field.entry_failure() {
+            let failed = field.basic().is_ok_and(ExitReason::is_entry_failure);
+            let mut text = if failed {
                 format!("the VM entry failed: {field}")
             } else {
                 format!("an exit that the kernel doesn't handle: {field}")
@@ -258,7 +259,7 @@ mod tests {
     #[test]
     fn failed_entries_are_named_with_reason_qualification_and_instruction_error() {
         let text = vmx_text(&VmxExit::Exit {
-            reason: 0x8000_0021,
+            reason: 33,
             qualification: 4,
         });
         assert!(text.starts_with("the VM entry failed"), "{text}");

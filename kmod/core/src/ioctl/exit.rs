@@ -195,7 +195,9 @@ fn write_vmx(w: &mut Writer<'_>, vmx: &VmxExit) {
             qualification,
         } => {
             // status 0: the instruction succeeded.
-            put_at!(w, sys::vm_exit_vmx, exit_reason: u32 = reason);
+            // The basic reason, as FreeBSD's module gives it: the flags above are not for
+            // userland, and reasons 33, 34 and 41 say by themselves that an entry failed.
+            put_at!(w, sys::vm_exit_vmx, exit_reason: u32 = reason & 0xffff);
             put_at!(w, sys::vm_exit_vmx, exit_qualification: u64 = qualification);
         }
         VmxExit::EntryFailed { inst, status } => {

@@ -8,7 +8,7 @@ pub mod state;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Capability {
-    /// HLT exits to userland instead of making the vcpu sleep in the kernel.
+    /// HLT exits, and the vcpu sleeps in the kernel until something happens.
     HaltExit = 0,
     /// The monitor trap flag: an exit after each instruction.
     MtrapExit = 1,

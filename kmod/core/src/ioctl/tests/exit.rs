@@ -143,7 +143,8 @@ fn vmx() {
     let u = &bytes[16..];
     assert_eq!(
         (i32_at(u, 0), i32_at(u, 4) as u32, u64_at(u, 8)),
-        (0, 0x8000_0021, 4)
+        (0, 33, 4),
+        "the basic reason, without the entry-failure flag"
     );
     let failed = |inst, status| encode(ExitKind::Vmx(VmxExit::EntryFailed { inst, status }));
     let bytes = failed(EntryInst::Vmlaunch, VmFail::Valid(7));
