@@ -249,7 +249,7 @@ int	vmm_rs_destroy(const char *name);
 struct vmm_rs_info {
 	const char	*name;		/* below hw.vmm, e.g. "vmx.initialized" */
 	const char	*descr;
-	int64_t		 value;
+	int64_t		 value;		/* shown as unsigned: masks are */
 };
 bool	vmm_rs_info(uint32_t index, struct vmm_rs_info *out);
 

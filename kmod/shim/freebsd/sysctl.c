@@ -91,8 +91,8 @@ info_add(uint32_t index, const struct vmm_rs_info *info)
 		part = strsep(&rest, ".");
 	}
 	SYSCTL_ADD_PROC(&info_ctx, parent, OID_AUTO, part,
-	    CTLTYPE_S64 | CTLFLAG_RD | CTLFLAG_MPSAFE, NULL, index,
-	    info_request, "Q", info->descr);
+	    CTLTYPE_U64 | CTLFLAG_RD | CTLFLAG_MPSAFE, NULL, index,
+	    info_request, "QU", info->descr);
 }
 
 /* Programs that know the stock module read many of these into an int. */

@@ -125,11 +125,13 @@ pub fn vm_loop(machine: &Machine, cpu: &Cpu) -> End {
                 continue;
             }
             Err(error) if error.is(libc::EINTR) => continue,
+            Err(error) if gone(&error) => return End::Suspended(SuspendHow::Destroy),
             Err(error) => return failed(cpu, None, &format!("vm_run: {error}")),
         };
         busy = None;
         let answer = match vmexit::handle(machine, cpu, &exit) {
             Ok(answer) => answer,
+            Err(error) if gone(&error) => return End::Suspended(SuspendHow::Destroy),
             Err(error) => Answer::Abort(format!("{:?} can't be handled: {error}", exit.exit)),
         };
         match answer {
@@ -148,6 +150,12 @@ pub fn vm_loop(machine: &Machine, cpu: &Cpu) -> End {
             Answer::Abort(why) => return failed(cpu, Some(&exit), &why),
         }
     }
+}
+
+/// Whether the VM was destroyed while this program had its device open: requests on it get
+/// ENXIO then, or ENOTTY on FreeBSD, which revokes the file.
+fn gone(error: &vmmapi::Error) -> bool {
+    error.is(libc::ENXIO) || error.is(libc::ENOTTY)
 }
 
 fn failed(cpu: &Cpu, exit: Option<&VmExit>, why: &str) -> End {
