@@ -4,7 +4,7 @@ use vmm_core::types::{Errno, Gpa, PAGE_SIZE};
 
 use crate::host::memobj::MemObj;
 use crate::host::user::Uio;
-use crate::vm::memory::{GuestMemory, Segment};
+use crate::vm::memory::GuestMemory;
 
 /// PROT_EXEC of sys/mman.h: guest memory is never executable in userland.
 const PROT_EXEC: i32 = 4;
@@ -65,7 +65,8 @@ pub fn read_write(
         // n is at most the buffer's size.
         let piece = &mut page[..n as usize];
         if write {
-            if !writable(memory, at, n) {
+            // Asked before the data is consumed.
+            if !memory.is_writable(at, n) {
                 return Err(Errno::EFAULT);
             }
             uio.transfer(piece)?;
@@ -82,15 +83,4 @@ pub fn read_write(
         done += n;
     }
     Ok(())
-}
-
-/// Whether a write would succeed: asked before the data is consumed.
-fn writable(memory: &GuestMemory, gpa: Gpa, len: u64) -> bool {
-    let layout = memory.layout();
-    layout.map_of(gpa, len).is_some_and(|map| {
-        map.prot.contains(vmm_core::ioctl::Prot::WRITE)
-            && layout
-                .segment(map.segid)
-                .is_some_and(|s: &Segment| !s.object.is_empty())
-    })
 }

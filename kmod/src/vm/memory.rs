@@ -208,6 +208,11 @@ impl GuestMemory {
         object.write(offset, buf)
     }
 
+    /// Whether [`Self::write`] of so many bytes would succeed.
+    pub fn is_writable(&self, gpa: Gpa, len: u64) -> bool {
+        self.layout.read().resolve(gpa, len, Access::Write).is_ok()
+    }
+
     /// The EPT entries on the way to `gpa`, root first, and how many there are.
     pub fn walk(&self, gpa: Gpa) -> ([u64; 4], usize) {
         self.ept.read().walk(gpa)

@@ -2,10 +2,10 @@
 //! userland needs no instruction fetch; and the guest's mode, which the description has.
 
 use vmm_core::exit::{ExitKind, Inout, InoutStr};
-use vmm_core::regs::{CpuMode, GuestPaging, PagingMode};
+use vmm_core::regs::{GuestPaging, ModeRegs};
 use vmm_core::stats::Stat;
 use vmm_core::vmx::caps::Features;
-use vmm_core::vmx::cr::{Cr0, Cr4, Efer};
+use vmm_core::vmx::cr::Efer;
 use vmm_core::vmx::field;
 use vmm_core::vmx::qualification::{InsOutsInfo, IoQualification};
 use vmm_core::vmx::segment::AccessRights;
@@ -74,46 +74,21 @@ impl Run<'_, '_> {
 
     /// The guest executes 64-bit code.
     pub fn long64(&self) -> bool {
-        self.cpu_mode() == CpuMode::Long64
+        self.vmcs.read(field::GUEST_IA32_EFER) & Efer::LMA.bits() != 0
+            && AccessRights(self.vmcs.read(field::GUEST_CS_ACCESS_RIGHTS)).long()
     }
 
-    pub fn cpu_mode(&self) -> CpuMode {
-        if self.vmcs.read(field::GUEST_IA32_EFER) & Efer::LMA.bits() != 0 {
-            if AccessRights(self.vmcs.read(field::GUEST_CS_ACCESS_RIGHTS)).long() {
-                CpuMode::Long64
-            } else {
-                CpuMode::Compatibility
-            }
-        } else if self.protected_mode() {
-            CpuMode::Protected
-        } else {
-            CpuMode::Real
-        }
-    }
-
-    fn paging_mode(&self) -> PagingMode {
-        let cr4 = Cr4::from_bits_retain(self.vmcs.read(field::GUEST_CR4));
-        if self.vmcs.read(field::GUEST_CR0) & Cr0::PG.bits() == 0 {
-            PagingMode::Flat
-        } else if !cr4.contains(Cr4::PAE) {
-            PagingMode::Bits32
-        } else if self.vmcs.read(field::GUEST_IA32_EFER) & Efer::LMA.bits() == 0 {
-            PagingMode::Pae
-        } else if cr4.contains(Cr4::LA57) {
-            PagingMode::Level5
-        } else {
-            PagingMode::Level4
-        }
-    }
-
-    /// What translating one of the guest's linear addresses depends on. The CPL is SS.DPL
-    /// (25.4.1).
+    /// What translating one of the guest's linear addresses depends on. PE, PG, PAE and LA57
+    /// are the guest's own bits in the real registers.
     pub fn guest_paging(&self) -> GuestPaging {
-        GuestPaging {
+        GuestPaging::new(&ModeRegs {
+            cr0: self.vmcs.read(field::GUEST_CR0),
             cr3: self.vmcs.read(field::GUEST_CR3),
-            cpl: AccessRights(self.vmcs.read(field::GUEST_SS_ACCESS_RIGHTS)).dpl(),
-            cpu_mode: self.cpu_mode(),
-            paging_mode: self.paging_mode(),
-        }
+            cr4: self.vmcs.read(field::GUEST_CR4),
+            efer: self.vmcs.read(field::GUEST_IA32_EFER),
+            rflags: self.vmcs.read(field::GUEST_RFLAGS),
+            cs_access: self.vmcs.read(field::GUEST_CS_ACCESS_RIGHTS),
+            ss_access: self.vmcs.read(field::GUEST_SS_ACCESS_RIGHTS),
+        })
     }
 }
