@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod cpu;
+pub mod devices;
 pub mod ept;
 pub mod exit;
 pub mod ioctl;

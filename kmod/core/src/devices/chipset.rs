@@ -1,0 +1,1 @@
+//! The VM's chipset as far as the kernel has it.

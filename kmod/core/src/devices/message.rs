@@ -1,0 +1,103 @@
+//! What travels between APICs: interrupt messages (SDM vol. 3A, 11.6, 11.11; I/O APIC
+//! datasheet 290566, 3.2.4). An MSI is one too, packed into an address and a data word.
+
+use crate::types::Vector;
+
+/// One message, to every local APIC that its destination names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ApicMessage {
+    pub destination: Destination,
+    pub mode: DeliveryMode,
+    /// Ignored for NMI, INIT and ExtINT; the start page for a start-up IPI.
+    pub vector: Vector,
+    pub trigger: Trigger,
+}
+
+/// Who gets a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// An APIC id: 8 bits in xAPIC mode (0xff is all), 32 bits in x2APIC mode (all ones is
+    /// all). `wide` says which: a message with 8 bits reaches x2APICs too.
+    Physical {
+        id: u32,
+        wide: bool,
+    },
+    /// A logical id, matched against LDR (and DFR in xAPIC mode).
+    Logical {
+        id: u32,
+        wide: bool,
+    },
+    /// Shorthands of the ICR: the sender, all, all but the sender.
+    Myself,
+    All,
+    Others,
+}
+
+/// Table 11-18's delivery modes (3 bits; 3 is reserved).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum DeliveryMode {
+    Fixed = 0,
+    LowestPriority = 1,
+    Smi = 2,
+    Nmi = 4,
+    Init = 5,
+    StartUp = 6,
+    ExtInt = 7,
+}
+
+impl DeliveryMode {
+    /// From its 3 bits; `None` for the reserved one.
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits & 7 {
+            0 => Self::Fixed,
+            1 => Self::LowestPriority,
+            2 => Self::Smi,
+            4 => Self::Nmi,
+            5 => Self::Init,
+            6 => Self::StartUp,
+            7 => Self::ExtInt,
+            _ => return None,
+        })
+    }
+}
+
+/// Level-triggered interrupts are told to the I/O APIC again at their EOI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trigger {
+    Edge,
+    Level,
+}
+
+impl ApicMessage {
+    /// A message-signalled interrupt (SDM vol. 3A, 11.11): `None` if the address is none of
+    /// the local APICs' or the delivery mode is reserved. Bit 2 of the address is the
+    /// destination mode, bit 3 the redirection hint.
+    pub fn from_msi(address: u64, data: u64) -> Option<Self> {
+        const MSI_BASE: u64 = 0xfee0_0000;
+        const DEST_LOGICAL: u64 = 1 << 2;
+        const REDIRECTION_HINT: u64 = 1 << 3;
+        if address & 0xffff_ffff_fff0_0000 != MSI_BASE {
+            return None;
+        }
+        let id = (address >> 12 & 0xff) as u32;
+        // Without the hint a destination is always physical.
+        let logical =
+            address & (DEST_LOGICAL | REDIRECTION_HINT) == DEST_LOGICAL | REDIRECTION_HINT;
+        let destination = if logical {
+            Destination::Logical { id, wide: false }
+        } else {
+            Destination::Physical { id, wide: false }
+        };
+        Some(Self {
+            destination,
+            mode: DeliveryMode::from_bits((data >> 8 & 7) as u8)?,
+            vector: Vector(data as u8),
+            trigger: if data & 1 << 15 != 0 {
+                Trigger::Level
+            } else {
+                Trigger::Edge
+            },
+        })
+    }
+}
