@@ -6,12 +6,12 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use vmmapi::SuspendHow;
 
 use super::Suspend;
+pub use crate::pci::device::Bdf;
 use crate::ports::{PortDevice, Width};
 
 /// Address register, reset control and data window.
@@ -29,20 +29,6 @@ const RESET_CPU: u8 = 1 << 2;
 
 const HEADER_COMMAND: usize = 0x04;
 const HEADER_INTERRUPT_LINE: usize = 0x3c;
-
-/// Bus, device and function numbers.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Bdf {
-    pub bus: u8,
-    pub slot: u8,
-    pub function: u8,
-}
-
-impl fmt::Display for Bdf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.bus, self.slot, self.function)
-    }
-}
 
 /// What a function shows in its header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

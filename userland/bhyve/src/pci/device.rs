@@ -1,0 +1,142 @@
+//! What a PCI function is made of: a description of its configuration space
+//! ([`FunctionSpec`]), and the device behind it ([`PciDevice`]), which answers accesses to
+//! its BARs. The bus does the rest: header, BAR placement and decoding, MSI, MSI-X with
+//! its table, INTx.
+//!
+//! A device is made by its [`Constructor`] from the text behind its name in `-s`, and from
+//! a [`DeviceContext`], whose parts can be cloned into worker threads.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use vmmapi::GuestMemory;
+
+use super::bar::BarSpec;
+use super::interrupts::Interrupts;
+use crate::ports::Width;
+
+/// Bus, device and function numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Bdf {
+    pub bus: u8,
+    pub slot: u8,
+    pub function: u8,
+}
+
+impl fmt::Display for Bdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.bus, self.slot, self.function)
+    }
+}
+
+/// The registers of a type 0 header that identify a function (6.2.1, 6.2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Header {
+    pub vendor: u16,
+    pub device: u16,
+    pub class: u8,
+    pub subclass: u8,
+    pub prog_if: u8,
+    pub revision: u8,
+    pub subsystem_vendor: u16,
+    pub subsystem: u16,
+}
+
+/// A capability beyond MSI and MSI-X (6.7), vendor-specific ones for example.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Capability {
+    pub id: u8,
+    /// What follows ID and next pointer, so that its first byte is the capability's byte 2.
+    pub contents: Vec<u8>,
+    /// The bits of `contents` that software can write; shorter means read-only from there.
+    pub writable: Vec<u8>,
+}
+
+/// MSI-X (6.8.2): the table and the pending bits get a 32-bit memory BAR of their own,
+/// which the device never sees accesses to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MsixSpec {
+    pub bar: usize,
+    /// 1 to 2048.
+    pub vectors: u16,
+}
+
+/// The configuration space of a function, as its device wants it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct FunctionSpec {
+    pub header: Header,
+    pub bars: Vec<BarSpec>,
+    /// How many MSI messages; a power of two up to 32.
+    pub msi: Option<u8>,
+    pub msix: Option<MsixSpec>,
+    /// Whether it uses an interrupt pin.
+    pub intx: bool,
+    /// In the order in which they are linked, after MSI-X and MSI.
+    pub capabilities: Vec<Capability>,
+}
+
+/// A device. It is shared by all vcpus and by its own threads, and keeps its own locks.
+/// None of these methods may access the function's configuration space through the bus.
+pub trait PciDevice: Send + Sync {
+    /// Asked once, right after the device was made.
+    fn spec(&self) -> FunctionSpec;
+
+    /// The guest reads at `offset` of a BAR. The access lies within the BAR, but may be
+    /// unaligned; one of 8 bytes comes as two of 4, the lower half first.
+    fn bar_read(&self, bar: usize, offset: u64, width: Width) -> u32;
+
+    /// The guest writes at `offset` of a BAR, as in [`PciDevice::bar_read`].
+    fn bar_write(&self, bar: usize, offset: u64, width: Width, value: u32);
+
+    /// The guest is about to read the capability at `index` of
+    /// [`FunctionSpec::capabilities`], `width` bytes at `offset` of `contents` (which
+    /// counts as [`Capability::contents`] does). What is put into `contents` is read.
+    fn capability_read(&self, _index: usize, _offset: usize, _width: Width, _contents: &mut [u8]) {}
+
+    /// The guest has written its writable bits of the capability at `index`, `width` bytes
+    /// at `offset` of `contents`.
+    fn capability_written(
+        &self,
+        _index: usize,
+        _offset: usize,
+        _width: Width,
+        _contents: &mut [u8],
+    ) {
+    }
+
+    /// The guest reads a byte of configuration space that no header field or capability
+    /// has. `None`: it is as it was written by [`PciDevice::config_write`], zero at first.
+    fn config_read(&self, _register: u8) -> Option<u8> {
+        None
+    }
+
+    /// The guest writes a byte of configuration space that no header field or capability
+    /// has. The answer is what is stored; `None` leaves the old value.
+    fn config_write(&self, _register: u8, _value: u8) -> Option<u8> {
+        None
+    }
+}
+
+/// What a device gets to work with.
+#[derive(Clone)]
+pub struct DeviceContext {
+    pub at: Bdf,
+    /// "virtio-blk@pci.0.3.0", for messages.
+    pub name: String,
+    /// The guest's memory by guest-physical address, every access checked.
+    pub memory: GuestMemory,
+    /// The function's interrupts, for use from any thread. They do nothing until the
+    /// guest has enabled them.
+    pub interrupts: Interrupts,
+    /// -W: a device with a choice offers MSI instead of MSI-X.
+    pub prefer_msi: bool,
+}
+
+/// Why a device can't be made, as a sentence for the person who typed the option.
+pub type DeviceError = Box<dyn Error + Send + Sync>;
+
+/// Makes a device from what follows its name in `-s` ("" if nothing does).
+pub type Constructor = fn(&str, DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError>;
