@@ -8,17 +8,21 @@
 //! * [`Vcpu`] is one of its CPUs: registers, events, capabilities ([`vcpu`]), the state
 //!   after power-on and at FreeBSD's entry points ([`setup`]), linear addresses ([`linear`]).
 //! * [`VmExit`] is why [`Vcpu::run`] returned ([`exits`]).
+//! * [`address_map`] says where in guest-physical memory a PC of bhyve has what.
 //! * [`GuestRange`] is memory that the guest changes while we look: it is read and written
-//!   by copies, never borrowed as a slice.
+//!   by copies, never borrowed as a slice; files are read into it and written from it
+//!   without a copy in between ([`io`]).
 //!
 //! Both handles are cheap to clone and can be used from several threads at once; what the
 //! kernel refuses (a register of a running vcpu is EBUSY) is an [`Error`] with its errno.
 
+pub mod address_map;
 pub mod capability;
 pub mod cpuset;
 pub mod devices;
 pub mod error;
 pub mod exits;
+pub mod io;
 pub mod linear;
 pub mod memory;
 pub mod memseg;
