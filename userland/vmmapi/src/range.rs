@@ -139,6 +139,26 @@ struct Region {
 }
 
 impl GuestMemory {
+    /// Zeroed memory of this process, a region at each gpa: what devices work on where
+    /// there is no VM, in tests above all. Lengths are multiples of a page.
+    pub fn anonymous(regions: &[(Gpa, usize)]) -> Result<Self, Error> {
+        let mut memory = Self::default();
+        for (gpa, len) in regions {
+            let mapping = Mapping::anonymous(*len).map_err(|errno| Error::Call {
+                call: "mmap",
+                thing: format!("{len} bytes of memory"),
+                errno,
+            })?;
+            let range = GuestRange {
+                mapping: Arc::new(mapping),
+                offset: 0,
+                len: *len,
+            };
+            memory = memory.with(*gpa, range);
+        }
+        Ok(memory)
+    }
+
     /// `len` bytes at `gpa`, all in one region of memory.
     pub fn slice(&self, gpa: Gpa, len: usize) -> Result<GuestRange, Error> {
         let (region, offset) = self.find(gpa, len)?;
@@ -257,11 +277,8 @@ mod tests {
     use super::*;
 
     fn memory(gpas: &[(u64, usize)]) -> GuestMemory {
-        gpas.iter()
-            .fold(GuestMemory::default(), |memory, (gpa, len)| {
-                let range = GuestRange::new(Arc::new(Mapping::anonymous(*len)), 0, *len).unwrap();
-                memory.with(Gpa(*gpa), range)
-            })
+        let regions: Vec<_> = gpas.iter().map(|(gpa, len)| (Gpa(*gpa), *len)).collect();
+        GuestMemory::anonymous(&regions).unwrap()
     }
 
     #[test]
