@@ -1,18 +1,35 @@
 //! The local APIC (SDM vol. 3A, chapter 11): registers by MMIO (xAPIC) or MSR (x2APIC),
 //! priorities, LVT, timer, IPIs. Its vcpu owns it; everybody else uses its [`Inbox`].
 
+mod accept;
+mod access;
+mod address;
+mod base;
+mod error;
+mod icr;
 mod inbox;
+mod lvt;
 mod page;
+mod priority;
+mod register;
+mod timer;
 
+pub use address::{Address, lowest_priority};
 pub use inbox::{Inbox, Signal, Signals};
 pub use page::{ApicMemory, ApicPage};
 
+use alloc::sync::Arc;
+
+use self::error::Errors;
+use self::lvt::LvtEntries;
+use self::timer::Timer;
 use super::{ApicMessage, Nanos};
 use crate::types::{Gpa, VcpuId, Vector};
 
 /// Where the registers are by MMIO; it can't be moved.
 pub const APIC_BASE: Gpa = Gpa(0xfee0_0000);
-/// The timer's input clock before its divider, as in FreeBSD's vmm.
+/// The timer's input clock before its divider: about FreeBSD's 128 MiHz, and a whole number
+/// of kHz.
 pub const TIMER_HZ: u64 = 128_000_000;
 
 /// The local vector table's entries, in VM_LAPIC_LOCAL_IRQ's numbering (APIC_LVT_*).
@@ -79,23 +96,34 @@ pub struct Accepted {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GeneralProtection;
 
-/// What senders know of a local APIC.
+/// IA32_APIC_BASE's bits 11:10 (SDM vol. 3A, table 11-5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Address {
-    /// The id: the vcpu's number.
-    pub id: u32,
-    /// LDR.
-    pub logical: u32,
-    /// DFR selects the cluster model (xAPIC mode).
-    pub cluster: bool,
-    pub x2apic: bool,
-    /// Enabled by IA32_APIC_BASE and by software (SVR): takes fixed interrupts.
-    pub enabled: bool,
+pub enum ApicMode {
+    /// As if the CPU had no local APIC: LINT0 is INTR, LINT1 is NMI.
+    Disabled,
+    /// Registers at [`APIC_BASE`].
+    Xapic,
+    /// Registers at MSRs 0x800 and up.
+    X2apic,
 }
 
-/// One local APIC.
+/// One local APIC. The registers are in its page. What a write of the guest that the CPU
+/// carries out by itself could change there (SDM vol. 3C, 30.4.3) and has an effect of its
+/// own is kept here too, and the page is then corrected.
 #[derive(Debug)]
 pub struct LocalApic<P> {
     page: P,
     vcpu: VcpuId,
+    inbox: Arc<Inbox>,
+    /// IA32_APIC_BASE
+    base: u64,
+    x2apic_allowed: bool,
+    svr: u32,
+    ldr: u32,
+    dfr: u32,
+    lvt: LvtEntries,
+    errors: Errors,
+    timer: Timer,
+    /// An ExtINT came as a message or on LINT0, and has not been taken.
+    extint: bool,
 }
