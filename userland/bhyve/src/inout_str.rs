@@ -78,7 +78,7 @@ pub fn run<M: ElementMemory>(
     let mut left = at.count.min(BATCH);
     while left > 0 {
         let gla = segment::linear_address(
-            io.paging.cpu_mode,
+            &io.paging,
             io.seg,
             &io.seg_desc,
             at.index,
@@ -219,7 +219,7 @@ mod tests {
 
     fn bus() -> (PortBus, Arc<Recorder>) {
         let device = Arc::new(Recorder::default());
-        let mut bus = PortBus::default();
+        let bus = PortBus::default();
         bus.register("recorder", 0x100, 8, device.clone()).unwrap();
         (bus, device)
     }

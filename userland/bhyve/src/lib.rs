@@ -3,7 +3,7 @@
 //! the start ([`start`]), the [`machine`] with its port bus ([`ports`]) and [`devices`], the
 //! tables that describe it to the guest ([`firmware`]),
 //! the loop of each vcpu ([`run`]), what is done about an exit ([`vmexit`], [`inout_str`],
-//! [`segment`], [`msr`], [`spinup_ap`]), and what a person is told when it ends badly
+//! [`msr`], [`spinup_ap`]), and what a person is told when it ends badly
 //! ([`report`]). [`platform`] has the few calls of the host that need unsafe code.
 
 pub mod backend;
@@ -21,10 +21,11 @@ pub mod ports;
 pub mod ranges;
 pub mod report;
 pub mod run;
-pub mod segment;
 pub mod signals;
 pub mod spinup_ap;
 pub mod start;
 pub mod topology;
 pub mod usage;
 pub mod vmexit;
+
+pub use vmm_core::cpu::segment;

@@ -3,9 +3,11 @@
 //! ([`paging`]).
 
 pub mod cpuid;
+pub mod emulate;
 pub mod msr;
 pub mod mtrr;
 pub mod paging;
+pub mod segment;
 pub mod xcr0;
 
 /// Whether a vcpu has a local APIC. While it has none CPUID shows none (and no ARAT), and

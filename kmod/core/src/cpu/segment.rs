@@ -1,10 +1,10 @@
 //! The segment checks of a memory operand: logical to linear address (SDM vol. 3A, 3.4 and
 //! 5.3–5.5), and the alignment check (6.15, interrupt 17). For instructions that run here
-//! instead of on the CPU; INS and OUTS so far.
+//! instead of on the CPU: accesses to devices, and bhyve's INS and OUTS.
 
-#![forbid(unsafe_code)]
-
-use vmmapi::{CpuMode, Gla, SegDesc, SegReg};
+use super::paging::is_canonical;
+use crate::regs::{CpuMode, GuestPaging, PagingMode, SegDesc, SegReg};
+use crate::types::Gla;
 
 /// What an operand is accessed for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +32,7 @@ const UNUSABLE: u32 = 1 << 16;
 /// The linear address of `len` bytes at `offset` in a segment. `addrsize` is the
 /// instruction's address size in bytes, which the offset wraps at.
 pub fn linear_address(
-    mode: CpuMode,
+    paging: &GuestPaging,
     seg: SegReg,
     desc: &SegDesc,
     offset: u64,
@@ -46,6 +46,7 @@ pub fn linear_address(
         SegmentFault::GeneralProtection
     };
     let offset = offset & address_mask(addrsize);
+    let mode = paging.cpu_mode;
     if mode == CpuMode::Long64 {
         // Bases other than those of FS and GS count as 0, limits don't count.
         let base = if matches!(seg, SegReg::Fs | SegReg::Gs) {
@@ -55,7 +56,12 @@ pub fn linear_address(
         };
         let first = base.wrapping_add(offset);
         let last = first.wrapping_add(len - 1);
-        return if is_canonical(first) && is_canonical(last) {
+        let bits = if paging.paging_mode == PagingMode::Level5 {
+            57
+        } else {
+            48
+        };
+        return if is_canonical(first, bits) && is_canonical(last, bits) {
             Ok(Gla(first))
         } else {
             Err(fault)
@@ -69,6 +75,16 @@ pub fn linear_address(
         return Err(fault);
     }
     Ok(Gla(desc.base.wrapping_add(offset) & u64::from(u32::MAX)))
+}
+
+/// The linear address `n` bytes on: outside 64-bit mode it wraps at 4 GiB.
+pub fn linear_offset(paging: &GuestPaging, gla: Gla, n: u64) -> Gla {
+    let sum = gla.get().wrapping_add(n);
+    Gla(if paging.cpu_mode == CpuMode::Long64 {
+        sum
+    } else {
+        sum & u64::from(u32::MAX)
+    })
 }
 
 /// Whether an unaligned access raises #AC: at privilege level 3 with CR0.AM and RFLAGS.AC.
@@ -115,17 +131,21 @@ fn within_limit(desc: &SegDesc, offset: u64, len: u64) -> bool {
     }
 }
 
-/// Bits 63:47 all equal: the canonical form with 4-level paging.
-fn is_canonical(address: u64) -> bool {
-    (address as i64) << 16 >> 16 == address as i64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     const DATA: u32 = 0xc093;
+
+    fn paging(cpu_mode: CpuMode) -> GuestPaging {
+        GuestPaging {
+            cr3: 0,
+            cpl: 0,
+            cpu_mode,
+            paging_mode: PagingMode::Level4,
+        }
+    }
 
     fn flat(access: u32) -> SegDesc {
         SegDesc {
@@ -137,7 +157,7 @@ mod tests {
 
     fn protected(desc: SegDesc, offset: u64, operation: Operation) -> Result<Gla, SegmentFault> {
         linear_address(
-            CpuMode::Protected,
+            &paging(CpuMode::Protected),
             SegReg::Ds,
             &desc,
             offset,
@@ -210,7 +230,15 @@ mod tests {
                 write,
                 "{access:#x}"
             );
-            let real = linear_address(CpuMode::Real, SegReg::Ds, &desc, 0, 1, 2, Operation::Write);
+            let real = linear_address(
+                &paging(CpuMode::Real),
+                SegReg::Ds,
+                &desc,
+                0,
+                1,
+                2,
+                Operation::Write,
+            );
             assert_eq!(real, Ok(Gla(0x1000)));
         }
     }
@@ -223,7 +251,7 @@ mod tests {
             access: 0x93,
         };
         let result = linear_address(
-            CpuMode::Protected,
+            &paging(CpuMode::Protected),
             SegReg::Ss,
             &desc,
             1,
@@ -243,7 +271,7 @@ mod tests {
                 access: UNUSABLE,
             };
             linear_address(
-                CpuMode::Long64,
+                &paging(CpuMode::Long64),
                 seg,
                 &desc,
                 offset,
@@ -281,7 +309,7 @@ mod tests {
                 [usize::from(mode)];
             let desc = SegDesc { base, limit, access };
             for addrsize in [2, 4, 8] {
-                let _ = linear_address(mode, SegReg::Es, &desc, offset, 4, addrsize, Operation::Read);
+                let _ = linear_address(&paging(mode), SegReg::Es, &desc, offset, 4, addrsize, Operation::Read);
             }
         }
     }
