@@ -48,7 +48,10 @@ impl fmt::Display for MmioError {
                 "{name} wants the guest-physical address {gpa:#x}, which belongs to {by}"
             ),
             Self::BadRange { name, gpa, len } => {
-                write!(f, "{name} wants {len:#x} bytes at {gpa:#x}, which is no range")
+                write!(
+                    f,
+                    "{name} wants {len:#x} bytes at {gpa:#x}, which is no range"
+                )
             }
         }
     }
@@ -151,7 +154,8 @@ mod tests {
     #[test]
     fn accesses_reach_the_device_with_their_offset_and_only_their_bits() {
         let (map, device) = (MmioMap::default(), Arc::new(Recorder::default()));
-        map.register("r", Gpa(0xc000_0000), 0x1000, device.clone()).unwrap();
+        map.register("r", Gpa(0xc000_0000), 0x1000, device.clone())
+            .unwrap();
         assert_eq!(map.read(Gpa(0xc000_0004), 4), Some(0xffff_fffb));
         assert_eq!(map.read(Gpa(0xc000_0000), 8), Some(u64::MAX));
         assert!(map.write(Gpa(0xc000_0ffe), 2, 0x1234_5678));
@@ -162,7 +166,8 @@ mod tests {
     fn accesses_outside_or_across_the_end_find_nobody() {
         let map = MmioMap::default();
         let device = Arc::new(Recorder::default());
-        map.register("r", Gpa(0x1000), 0x10, device.clone()).unwrap();
+        map.register("r", Gpa(0x1000), 0x10, device.clone())
+            .unwrap();
         assert_eq!(map.read(Gpa(0xfff), 1), None);
         assert_eq!(map.read(Gpa(0x100e), 4), None);
         assert!(!map.write(Gpa(0x1010), 1, 0));
@@ -176,9 +181,13 @@ mod tests {
     fn ranges_that_overlap_or_wrap_are_refused_by_name() {
         let map = MmioMap::default();
         let device = || Arc::new(Recorder::default());
-        map.register("first", Gpa(0x2000), 0x1000, device()).unwrap();
-        for (gpa, len, taken) in [(0x1000, 0x1001, 0x2000), (0x2fff, 1, 0x2fff), (0, 0x9000, 0x2000)]
-        {
+        map.register("first", Gpa(0x2000), 0x1000, device())
+            .unwrap();
+        for (gpa, len, taken) in [
+            (0x1000, 0x1001, 0x2000),
+            (0x2fff, 1, 0x2fff),
+            (0, 0x9000, 0x2000),
+        ] {
             assert_eq!(
                 map.register("second", Gpa(gpa), len, device()),
                 Err(MmioError::Taken {
@@ -188,8 +197,10 @@ mod tests {
                 })
             );
         }
-        map.register("below", Gpa(0x1000), 0x1000, device()).unwrap();
-        map.register("above", Gpa(0x3000), 0x1000, device()).unwrap();
+        map.register("below", Gpa(0x1000), 0x1000, device())
+            .unwrap();
+        map.register("above", Gpa(0x3000), 0x1000, device())
+            .unwrap();
         for (gpa, len) in [(0x8000, 0), (u64::MAX, 2)] {
             assert!(matches!(
                 map.register("odd", Gpa(gpa), len, device()),
