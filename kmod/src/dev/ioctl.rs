@@ -4,8 +4,11 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
+use vmm_core::devices::Trigger;
+use vmm_core::devices::chipset::{Chipset, IOAPIC_PINS};
+use vmm_core::exit::ExitKind;
 use vmm_core::ioctl::{
-    self as abi, CtlRequest, Numa, Privilege, Readable, RegisterSet, Reply, Request, Timeval,
+    self as abi, CtlRequest, Line, Numa, Privilege, Readable, RegisterSet, Reply, Request, Timeval,
     UserPtr, VcpuLock,
 };
 use vmm_core::stats::Stat;
@@ -15,8 +18,9 @@ use super::registry::{Module, VmDevice};
 use crate::host::memobj::NumaPolicy;
 use crate::host::user::{copyin, copyout};
 use crate::host::{thread, time};
+use crate::vm::cpuset::CpuSet;
 use crate::vm::vcpu::Frozen;
-use crate::vm::{AllFrozen, Vm, fetch, run};
+use crate::vm::{AllFrozen, Vm, fetch, mmio, run};
 
 /// VMMCTL_VM_CREATE and VMMCTL_VM_DESTROY.
 pub fn ctl(cmd: u64, data: &[u8]) -> Result<(), Errno> {
@@ -88,10 +92,18 @@ fn serve(
 ) -> Result<(), Errno> {
     let vm = &device.vm;
     match *request {
-        // The cpuset is for IPI exits, which begin with the local APIC.
-        Request::Run { exit, .. } => {
-            let vm_exit = run::run(vm, locked.vcpu())?;
+        Request::Run {
+            exit,
+            cpuset,
+            cpuset_size,
+            ..
+        } => {
+            let frozen = locked.vcpu();
+            let vm_exit = run::run(vm, frozen)?;
             copyout(&abi::encode_exit(&vm_exit), exit)?;
+            if let ExitKind::Ipi { .. } = vm_exit.kind {
+                copyout_cpuset(&frozen.vcpu.ipi_targets, cpuset, cpuset_size)?;
+            }
         }
         Request::Suspend { how } => vm.suspend(how)?,
         Request::Reinit => vm.reinit(locked.all())?,
@@ -218,8 +230,66 @@ fn serve(
             ));
         }
 
-        Request::SetX2apicState { enabled, .. } => locked.vcpu().contents.x2apic = enabled,
-        Request::GetX2apicState { .. } => reply(Reply::X2apicState(locked.vcpu().contents.x2apic)),
+        Request::LapicIrq { vector, .. } => {
+            locked.vcpu().vcpu.inbox.post(vector, Trigger::Edge);
+        }
+        Request::LapicLocalIrq { vcpu, lvt } => vm.devices.local_interrupt(vcpu, lvt),
+        Request::LapicMsi(ref message) => vm.devices.deliver(message, None),
+        Request::IoapicIrq { irq, line } => {
+            vm.devices.access(|chipset, _, wires| match line {
+                Line::Assert => chipset.ioapic_assert(irq, wires),
+                Line::Deassert => chipset.ioapic_deassert(irq, wires),
+                Line::Pulse => chipset.ioapic_pulse(irq, wires),
+            })?;
+        }
+        Request::IoapicPincount => reply(Reply::IoapicPincount(IOAPIC_PINS)),
+        Request::IsaIrq {
+            atpic_irq,
+            ioapic_irq,
+            line,
+        } => {
+            vm.devices.access(|chipset, _, wires| match line {
+                Line::Assert => chipset.isa_assert(atpic_irq, ioapic_irq, wires),
+                Line::Deassert => chipset.isa_deassert(atpic_irq, ioapic_irq, wires),
+                Line::Pulse => chipset.isa_pulse(atpic_irq, ioapic_irq, wires),
+            })?;
+        }
+        Request::IsaSetIrqTrigger { atpic_irq, trigger } => {
+            vm.devices
+                .access(|chipset, _, wires| chipset.isa_set_trigger(atpic_irq, trigger, wires))?;
+        }
+        Request::GetKernemuDev { gpa, bytes, .. } => {
+            reply(Reply::Kernemu(mmio::get(vm, locked.vcpu(), gpa, bytes)?));
+        }
+        Request::SetKernemuDev {
+            gpa, bytes, value, ..
+        } => mmio::set(vm, locked.vcpu(), gpa, bytes, value)?,
+        Request::GetHpetCapabilities => {
+            reply(Reply::HpetCapabilities(Chipset::hpet_capabilities() as u32));
+        }
+        Request::RtcRead { offset } => {
+            let value = vm
+                .devices
+                .access(|chipset, now, _| chipset.rtc_read(offset, now))?;
+            reply(Reply::RtcData(value));
+        }
+        Request::RtcWrite { offset, value } => vm
+            .devices
+            .access(|chipset, _, _| chipset.rtc_write(offset, value))?,
+        Request::RtcGettime => {
+            let seconds = vm.devices.access(|chipset, now, _| chipset.rtc_gettime(now));
+            reply(Reply::RtcTime(seconds));
+        }
+        Request::RtcSettime { seconds } => vm
+            .devices
+            .access(|chipset, now, wires| chipset.rtc_settime(seconds, now, wires))?,
+
+        Request::SetX2apicState { enabled, .. } => {
+            locked.vcpu().contents.apic.allow_x2apic(enabled);
+        }
+        Request::GetX2apicState { .. } => reply(Reply::X2apicState(
+            locked.vcpu().contents.apic.x2apic_allowed(),
+        )),
         Request::SetTopology(topology) => vm.set_topology(topology)?,
         Request::GetTopology => reply(Reply::Topology(vm.topology())),
 
@@ -227,6 +297,22 @@ fn serve(
         Request::GetCpus { which, mask, size } => get_cpus(vm, which, mask, size)?,
         Request::SuspendCpu { vcpu } => vm.debug_stop(vcpu)?,
         Request::ResumeCpu { vcpu } => vm.debug_resume(vcpu)?,
+    }
+    Ok(())
+}
+
+/// The vcpus that an IPI exit is about; what is behind a cpuset_t is cleared.
+fn copyout_cpuset(set: &CpuSet, to: UserPtr, size: u64) -> Result<(), Errno> {
+    let bytes = set.to_bytes();
+    let fits = usize::try_from(size).map_or(bytes.len(), |size| size.min(bytes.len()));
+    copyout(&bytes[..fits], to)?;
+    let zeros = [0; 64];
+    let mut at = fits as u64;
+    while at < size {
+        let n = (size - at).min(zeros.len() as u64);
+        let to = to.0.checked_add(at).ok_or(Errno::EFAULT)?;
+        copyout(&zeros[..n as usize], UserPtr(to))?;
+        at += n;
     }
     Ok(())
 }

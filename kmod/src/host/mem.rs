@@ -3,8 +3,11 @@
 //! the EPT's tables.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::marker::PhantomData;
+use core::ops::Deref;
 use core::ptr::NonNull;
 
+use vmm_core::devices::lapic::ApicPage;
 use vmm_core::ept::TableMemory;
 use vmm_core::types::{Errno, Hpa, PAGE_SIZE};
 
@@ -88,6 +91,47 @@ impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: va and count are those of host_pages_alloc, freed once, here.
         unsafe { ffi::host_pages_free(self.va.as_ptr().cast(), self.count) }
+    }
+}
+
+/// A value in a page of its own, whose physical address the CPU knows too.
+pub struct PageBox<T> {
+    pages: Pages,
+    value: PhantomData<T>,
+}
+
+/// What may live in a [`PageBox`].
+///
+/// # Safety
+/// All-zero bytes are a valid value, it fits a page and may be as aligned as one, and the
+/// CPU may change it at any time (so that it consists of atomics).
+pub unsafe trait PagePlain: Send + Sync {}
+
+// SAFETY: 1024 atomic words of 32 bits.
+unsafe impl PagePlain for ApicPage {}
+
+impl<T: PagePlain> PageBox<T> {
+    /// A zeroed one. Context: thread.
+    pub fn new() -> Result<Self, Errno> {
+        const { assert!(size_of::<T>() <= PAGE_SIZE as usize && align_of::<T>() <= PAGE_SIZE as usize) };
+        Ok(Self {
+            pages: Pages::new(1)?,
+            value: PhantomData,
+        })
+    }
+
+    /// Where the CPU finds it.
+    pub fn hpa(&self) -> Hpa {
+        self.pages.hpa()
+    }
+}
+
+impl<T: PagePlain> Deref for PageBox<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the page is zeroed at first, which is a T (PagePlain), big and aligned
+        // enough (new), and lives as long as self.
+        unsafe { &*self.pages.as_mut_ptr().cast() }
     }
 }
 

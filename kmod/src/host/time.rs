@@ -2,8 +2,10 @@
 
 use alloc::boxed::Box;
 use core::ffi::{CStr, c_void};
-use core::ptr::NonNull;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
+use vmm_core::devices::Nanos;
 use vmm_core::types::Errno;
 
 use super::ffi;
@@ -12,6 +14,11 @@ use super::ffi;
 pub fn uptime_ns() -> u64 {
     // SAFETY: no preconditions.
     unsafe { ffi::host_uptime_ns() }
+}
+
+/// [`uptime_ns`] as the devices' clock.
+pub fn now() -> Nanos {
+    Nanos(uptime_ns())
 }
 
 /// Nanoseconds since 1970, UTC. Context: any.
@@ -32,58 +39,80 @@ pub fn tunable(name: &'static CStr, default: i64) -> i64 {
     unsafe { ffi::host_tunable(name.as_ptr(), default) }
 }
 
-type Callback = dyn Fn() + Send + Sync;
+/// What a timer does when it goes off; it may arm it again. Context: critical.
+type Callback = dyn Fn(&Alarm) + Send + Sync;
 
-/// A one-shot timer. Its callback runs in critical context.
+/// A one-shot timer.
 pub struct Timer {
-    raw: NonNull<ffi::host_timer>,
-    // Boxed twice: the outer box gives the host a thin pointer that stays where it is.
-    callback: NonNull<Box<Callback>>,
+    // On the heap: the host has its address.
+    shared: Box<Shared>,
 }
 
-// SAFETY: the host's timers may be used from any thread, and the callback is Send + Sync.
-unsafe impl Send for Timer {}
-// SAFETY: as Send.
-unsafe impl Sync for Timer {}
+struct Shared {
+    alarm: Alarm,
+    callback: Box<Callback>,
+}
+
+/// The timer as its users set it.
+pub struct Alarm(AtomicPtr<ffi::host_timer>);
 
 impl Timer {
     pub fn new(callback: Box<Callback>) -> Result<Self, Errno> {
         unsafe extern "C" fn call(arg: *mut c_void) {
-            // SAFETY: arg is the callback's address, freed only after the timer's end.
-            let callback = unsafe { &*arg.cast::<Box<Callback>>() };
-            callback();
+            // SAFETY: arg is the address of the Shared, freed only after the timer's end.
+            let shared = unsafe { &*arg.cast::<Shared>() };
+            (shared.callback)(&shared.alarm);
         }
-        let callback = NonNull::from(Box::leak(Box::new(callback)));
+        let shared = Box::new(Shared {
+            alarm: Alarm(AtomicPtr::new(core::ptr::null_mut())),
+            callback,
+        });
+        let arg = (&raw const *shared).cast_mut().cast();
         // SAFETY: call takes what the argument is.
-        let raw = unsafe { ffi::host_timer_create(Some(call), callback.as_ptr().cast()) };
-        match NonNull::new(raw) {
-            Some(raw) => Ok(Self { raw, callback }),
-            None => {
-                // SAFETY: leaked above and given to nobody.
-                drop(unsafe { Box::from_raw(callback.as_ptr()) });
-                Err(Errno::ENOMEM)
-            }
+        let raw = unsafe { ffi::host_timer_create(Some(call), arg) };
+        if raw.is_null() {
+            return Err(Errno::ENOMEM);
         }
+        // Nobody has armed it yet.
+        shared.alarm.0.store(raw, Ordering::Release);
+        Ok(Self { shared })
     }
+}
 
+impl Deref for Timer {
+    type Target = Alarm;
+    fn deref(&self) -> &Alarm {
+        &self.shared.alarm
+    }
+}
+
+impl Alarm {
     /// Fires once at or after `deadline_ns` of [`uptime_ns`]; replaces an earlier arming.
+    /// Context: any.
     pub fn arm(&self, deadline_ns: u64) {
-        // SAFETY: the timer lives as long as self.
-        unsafe { ffi::host_timer_arm(self.raw.as_ptr(), deadline_ns) }
+        // SAFETY: the host's timer lives as long as the Timer that has self.
+        unsafe { ffi::host_timer_arm(self.0.load(Ordering::Acquire), deadline_ns) }
     }
 
-    /// The callback will not start; it may be running.
+    /// The callback will not start; it may be running. Context: any.
     pub fn cancel(&self) {
-        // SAFETY: the timer lives as long as self.
-        unsafe { ffi::host_timer_cancel(self.raw.as_ptr()) }
+        // SAFETY: as arm.
+        unsafe { ffi::host_timer_cancel(self.0.load(Ordering::Acquire)) }
+    }
+
+    /// Arms it for that time, or cancels it.
+    pub fn set(&self, deadline: Option<Nanos>) {
+        match deadline {
+            Some(deadline) => self.arm(deadline.0),
+            None => self.cancel(),
+        }
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
+        let raw = self.shared.alarm.0.load(Ordering::Acquire);
         // SAFETY: destroy waits until the callback isn't running and never will.
-        unsafe { ffi::host_timer_destroy(self.raw.as_ptr()) };
-        // SAFETY: leaked in new; the host has just let go of it.
-        drop(unsafe { Box::from_raw(self.callback.as_ptr()) });
+        unsafe { ffi::host_timer_destroy(raw) };
     }
 }

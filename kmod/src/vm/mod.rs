@@ -17,26 +17,33 @@ use vmm_core::types::{Errno, VcpuId};
 
 use crate::host::sync::{SpinLock, SxLock, SxWriteGuard};
 use cpuset::CpuSet;
+use devices::Devices;
 use memory::GuestMemory;
 use ops::{VmOps, VmmOps};
 use vcpu::{Frozen, Vcpu};
 
 pub mod cpuset;
+pub mod devices;
 pub mod fetch;
 pub mod memory;
+pub mod mmio;
 pub mod ops;
+pub mod platform;
 pub mod run;
 pub mod vcpu;
 
 pub struct Vm {
     pub name: VmName,
     pub memory: GuestMemory,
+    pub devices: Devices,
     /// Vcpus that VM_ACTIVATE_CPU named: those that take part in suspend and halt.
-    pub active: CpuSet,
+    pub active: Arc<CpuSet>,
     /// Those that have seen the suspend request and wait for the others.
     pub suspended: CpuSet,
     /// Those stopped for a debugger.
     pub debug: CpuSet,
+    /// Those that an INIT has reset and that wait for a start-up IPI.
+    pub wait_for_sipi: CpuSet,
     /// Those in HLT with interrupts off.
     halted: CpuSet,
     suspend: Arc<AtomicU32>,
@@ -62,13 +69,16 @@ impl Vm {
     /// A VM without memory and vcpus, for up to `max_vcpus`.
     pub fn new(name: VmName, backend: &dyn VmmOps, max_vcpus: u16) -> Result<Self, Errno> {
         let memory = GuestMemory::new()?;
+        let active = Arc::new(CpuSet::new());
         let mut vcpus = Vec::new();
         vcpus.resize_with(usize::from(max_vcpus), || None);
         Ok(Self {
             name,
             backend: backend.vminit(memory.space.clone())?,
             memory,
-            active: CpuSet::new(),
+            devices: Devices::new(max_vcpus, active.clone())?,
+            active,
+            wait_for_sipi: CpuSet::new(),
             suspended: CpuSet::new(),
             debug: CpuSet::new(),
             halted: CpuSet::new(),
@@ -100,13 +110,13 @@ impl Vm {
         if let Some(vcpu) = self.existing(id) {
             return Ok(vcpu);
         }
-        let backend = self.backend.vcpu_init(id)?;
         let vcpu = Arc::new(Vcpu::new(
             id,
-            backend,
+            &*self.backend,
             MsrState::new(id),
             self.suspend.clone(),
         )?);
+        self.devices.connect(vcpu.link());
         self.vcpus.lock()[id.index()] = Some(vcpu.clone());
         Ok(vcpu)
     }
@@ -154,10 +164,12 @@ impl Vm {
         for frozen in &mut all.vcpus {
             frozen.reset()?;
         }
+        self.devices.reset();
         self.memory.unmap_devices();
         self.active.clear();
         self.suspended.clear();
         self.debug.clear();
+        self.wait_for_sipi.clear();
         self.halted.clear();
         self.suspend.store(0, Ordering::SeqCst);
         Ok(())

@@ -8,12 +8,16 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use vmm_core::cpu::cpuid::CpuidPolicy;
 use vmm_core::cpu::msr::MsrState;
-use vmm_core::exit::VmExit;
+use vmm_core::devices::Nanos;
+use vmm_core::devices::lapic::{ApicClock, ApicEffect, ApicPage, Inbox, LocalApic};
+use vmm_core::exit::{ExitKind, VmExit};
 use vmm_core::regs::{Reg, SegDesc, SegReg};
 use vmm_core::stats::VcpuStats;
-use vmm_core::types::{Errno, Hpa, VcpuId};
+use vmm_core::types::{Errno, Hpa, VcpuId, Vector};
 use vmm_core::vcpu::Capability;
 use vmm_core::vcpu::events::EventQueue;
+
+use crate::host::mem::PageBox;
 
 /// A hardware backend (`vmm_ops`).
 pub trait VmmOps: Sync {
@@ -37,8 +41,12 @@ pub trait VmmOps: Sync {
 
 /// One VM as the backend keeps it.
 pub trait VmOps: Send + Sync {
-    /// A vcpu in its reset state (SDM table 10-1): real mode at F000:FFF0.
-    fn vcpu_init(&self, id: VcpuId) -> Result<Box<dyn VcpuOps>, Errno>;
+    /// A vcpu in its reset state (SDM table 10-1): real mode at F000:FFF0. `apic_page` is
+    /// its local APIC's register page, which lives longer.
+    fn vcpu_init(&self, id: VcpuId, apic_page: Hpa) -> Result<Box<dyn VcpuOps>, Errno>;
+    /// The page that the guest's accesses to the local APIC's address are to hit, where
+    /// the CPU virtualizes them (SDM vol. 3C, 30.4).
+    fn apic_access_page(&self) -> Option<Hpa>;
 }
 
 /// One vcpu as the backend keeps it. Its user holds the vcpu's state FROZEN (or RUNNING,
@@ -58,6 +66,8 @@ pub trait VcpuOps: Send + Sync {
     /// ENOENT when the CPU lacks it.
     fn get_capability(&mut self, cap: Capability) -> Result<bool, Errno>;
     fn set_capability(&mut self, cap: Capability, on: bool) -> Result<(), Errno>;
+    /// The host's clock and the guest's TSC, now.
+    fn apic_clock(&self) -> ApicClock;
     /// Back to the reset state of [`VmOps::vcpu_init`] (VM_REINIT).
     fn reset(&mut self) -> Result<(), Errno>;
 }
@@ -72,12 +82,34 @@ pub struct RunEnv<'a> {
     pub stats: &'a VcpuStats,
     pub cpuid: &'a CpuidPolicy,
     pub msrs: &'a mut MsrState,
-    /// VM_SET_X2APIC_STATE: whether CPUID shows the x2APIC.
-    pub x2apic: bool,
+    pub apic: &'a mut Apic,
+    /// What others have sent to `apic` since it last looked.
+    pub inbox: &'a Inbox,
+    pub platform: &'a dyn Platform,
     /// Called right before the first VM entry with the host CPU that the thread is on,
     /// preemption off: the vcpu state becomes RUNNING there. And back to FROZEN.
     pub set_running: &'a dyn Fn(Option<vmm_core::types::HostCpu>),
 }
+
+/// What a vcpu reaches of the rest of its VM from within the run loop, with preemption off.
+pub trait Platform {
+    /// IN from a device of the kernel; `None` from another port.
+    fn port_in(&self, port: u16, bytes: u8) -> Option<u32>;
+    /// OUT to a device of the kernel; false to another port.
+    fn port_out(&self, port: u16, bytes: u8, value: u32) -> bool;
+    /// Does what an access to the local APIC asks for: sends the IPI, tells the I/O APIC
+    /// about the EOI, arms the timer. An exit if the vm layer has to go on.
+    fn apic_effect(&self, apic: &Apic, effect: ApicEffect) -> Option<ExitKind>;
+    /// The 8259s' INTR output is high.
+    fn pic_pending(&self) -> bool;
+    /// INTA: the vector of the 8259s' interrupt.
+    fn pic_acknowledge(&self) -> Vector;
+    /// The vcpu's timer is to go off at [`LocalApic::deadline`].
+    fn arm_apic_timer(&self, deadline: Option<Nanos>);
+}
+
+/// A vcpu's local APIC, on a page that the CPU may use too.
+pub type Apic = LocalApic<PageBox<ApicPage>>;
 
 /// Reasons for a vcpu to leave the run loop. Set first, then kick the vcpu's CPU: the
 /// loop checks them with interrupts off right before each entry, so none is missed.

@@ -4,15 +4,18 @@
 
 use core::sync::atomic::Ordering;
 
-use vmm_core::exit::{ExitKind, InstEmul, SuspendHow, VmExit};
+use vmm_core::exit::{Access, ExitKind, InstEmul, SuspendHow, VmExit, VmxExit};
 use vmm_core::regs::Reg;
 use vmm_core::stats::Stat;
 use vmm_core::types::{Errno, Gla, Gpa, Vector};
+use vmm_core::vmx::reason::ExitReason;
 
-use super::ops::RunEnv;
+use super::ops::{Platform, RunEnv};
+use super::platform::{self, VcpuPlatform};
 use super::vcpu::{Frozen, Halted};
 use super::{Vm, fetch};
 use crate::host::{thread, time};
+use crate::log_warn;
 
 const RFLAGS_IF: u64 = 1 << 9;
 
@@ -42,6 +45,7 @@ pub fn run(vm: &Vm, frozen: &mut Frozen<'_>) -> Result<VmExit, Errno> {
         }
         let vcpu = frozen.vcpu;
         let contents = &mut *frozen.contents;
+        let platform = VcpuPlatform { vm, vcpu };
         let mut env = RunEnv {
             vcpu_id: id,
             requests: &vcpu.requests,
@@ -49,7 +53,9 @@ pub fn run(vm: &Vm, frozen: &mut Frozen<'_>) -> Result<VmExit, Errno> {
             stats: &vcpu.stats,
             cpuid: &cpuid,
             msrs: &mut contents.msrs,
-            x2apic: contents.x2apic,
+            apic: &mut contents.apic,
+            inbox: &vcpu.inbox,
+            platform: &platform,
             set_running: &|on| Frozen::set_running(vcpu, on),
         };
         let exit = contents.backend.run(contents.next_rip, &mut env);
@@ -75,7 +81,16 @@ fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Err
             if vm.memory.fault(gpa, access, &frozen.vcpu.stats)? {
                 return Ok(Handled::Continue);
             }
-            inst_emul(vm, frozen, exit, gpa, gla)
+            match (gla, access) {
+                (Some(gla), Access::Read | Access::Write) => {
+                    inst_emul(vm, frozen, exit, gpa, gla)
+                }
+                // Code or page tables where there is no memory: no instruction to emulate.
+                (None, _) | (Some(_), Access::Execute) => Ok(Handled::Return(VmExit {
+                    kind: ExitKind::Vmx(no_memory(gpa, access)),
+                    ..exit
+                })),
+            }
         }
         ExitKind::Suspended(how) => {
             // The first to see a triple fault starts the end of the VM; everyone else finds
@@ -98,6 +113,10 @@ fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Err
                 Err(_) => Ok(Handled::Return(exit)),
             }
         }
+        ExitKind::Ipi { .. } => Ok(match platform::ipi(vm, frozen, exit)? {
+            Some(exit) => Handled::Return(exit),
+            None => Handled::Continue,
+        }),
         ExitKind::Inout(_)
         | ExitKind::InoutStr(_)
         | ExitKind::Vmx(_)
@@ -113,8 +132,20 @@ fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Err
         | ExitKind::Reqidle
         | ExitKind::Debug
         | ExitKind::Bpt { .. }
-        | ExitKind::Ipi { .. }
         | ExitKind::Db { .. } => Ok(Handled::Return(exit)),
+    }
+}
+
+/// An EPT violation that nothing can be done about, as the CPU reports it (SDM table 28-7).
+fn no_memory(gpa: Gpa, access: Access) -> VmxExit {
+    log_warn!("the guest's code or page tables are at {gpa:#x}, where it has no memory");
+    VmxExit::Exit {
+        reason: u32::from(ExitReason::EptViolation.number()),
+        qualification: match access {
+            Access::Read => 1 << 0,
+            Access::Write => 1 << 1,
+            Access::Execute => 1 << 2,
+        },
     }
 }
 
@@ -125,7 +156,7 @@ fn inst_emul(
     frozen: &mut Frozen<'_>,
     exit: VmExit,
     gpa: Gpa,
-    gla: Option<Gla>,
+    gla: Gla,
 ) -> Result<Handled, Errno> {
     frozen.vcpu.stats.incr(Stat::VmexitInstEmul);
     let code = fetch::CodeContext::of(frozen, &vm.cpuid())?;
@@ -133,7 +164,7 @@ fn inst_emul(
         Ok(inst) => {
             let emul = InstEmul {
                 gpa,
-                gla: gla.unwrap_or(Gla(0)),
+                gla,
                 cs_base: code.cs_base,
                 cs_d: code.cs_d,
                 paging: code.paging,
@@ -160,16 +191,22 @@ fn inst_emul(
 fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Handled, Errno> {
     let vcpu = frozen.vcpu;
     let requests = &vcpu.requests;
-    let event = || requests.nmi.load(Ordering::SeqCst);
+    frozen.accept_interrupts();
+    if wakes(vm, frozen, halted) {
+        frozen.contents.halted = None;
+        return Ok(Handled::Continue);
+    }
+    let takes_extint = !halted.interrupts_off && frozen.contents.apic.takes_extint();
+    let event = || {
+        requests.nmi.load(Ordering::SeqCst)
+            || !vcpu.inbox.is_empty()
+            || takes_extint && vm.devices.pic_pending()
+    };
     let request = || {
         requests.suspend.load(Ordering::SeqCst) != 0
             || requests.reqidle.load(Ordering::SeqCst) != 0
             || requests.debug.load(Ordering::SeqCst)
     };
-    if !frozen.contents.events.is_empty() || event() {
-        frozen.contents.halted = None;
-        return Ok(Handled::Continue);
-    }
     if halted.interrupts_off && vm.all_halted(vcpu.id) {
         // Nothing but a reset can wake any vcpu: some systems' way to say "halted".
         // An end that is already under way is as good.
@@ -182,7 +219,7 @@ fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Hand
     vm.halted.remove(vcpu.id);
 
     let kind = if event() {
-        frozen.contents.halted = None;
+        // Whether it ends the HLT is looked at next.
         return Ok(Handled::Continue);
     } else if let Some(how) = vm.suspend_request() {
         ExitKind::Suspended(how)
@@ -212,6 +249,17 @@ fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Hand
         ExitKind::Suspended(how) => Ok(wait_for_suspend(vm, frozen, exit, how)),
         _ => Ok(Handled::Return(exit)),
     }
+}
+
+/// Whether something waits that ends a HLT (SDM vol. 2A, HLT).
+fn wakes(vm: &Vm, frozen: &Frozen<'_>, halted: Halted) -> bool {
+    let contents = &*frozen.contents;
+    if !contents.events.is_empty() || frozen.vcpu.requests.nmi.load(Ordering::SeqCst) {
+        return true;
+    }
+    let apic = &contents.apic;
+    !halted.interrupts_off
+        && (apic.pending().is_some() || apic.takes_extint() && vm.devices.pic_pending())
 }
 
 /// The VM ends: waits until all active vcpus know, so that userland sees the end once

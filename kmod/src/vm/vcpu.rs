@@ -7,28 +7,52 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use vmm_core::cpu::msr::MsrState;
+use vmm_core::devices::Nanos;
+use vmm_core::devices::lapic::{ApicPage, Inbox, Signal};
 use vmm_core::regs::Reg;
 use vmm_core::stats::VcpuStats;
 use vmm_core::types::{Errno, HostCpu, VcpuId, Vector};
 use vmm_core::vcpu::events::EventQueue;
 use vmm_core::vcpu::state::VcpuState;
 
-use super::ops::{RunRequests, VcpuOps};
+use super::cpuset::CpuSet;
+use super::ops::{Apic, RunRequests, VcpuOps, VmOps};
 use crate::host::cpu;
+use crate::host::mem::PageBox;
 use crate::host::sync::{SxLock, SxWriteGuard, WaitQueue};
+use crate::host::time::Timer;
 
 pub struct Vcpu {
+    link: Arc<Link>,
+    pub stats: VcpuStats,
+    /// The destinations of the INIT or start-up IPI that the vcpu has just sent.
+    pub ipi_targets: CpuSet,
+    /// Of the local APIC.
+    apic_timer: Timer,
+    turns: Turns,
+    contents: SxLock<Contents>,
+}
+
+/// What others reach of a vcpu without locking it: other vcpus, devices, timers.
+pub struct Link {
     pub id: VcpuId,
     pub requests: RunRequests,
-    pub stats: VcpuStats,
+    /// The local APIC's.
+    pub inbox: Arc<Inbox>,
     state: StateWord,
-    turns: Turns,
     /// Where the vcpu's own thread sleeps (HLT, waiting for the others to suspend).
     sleep: WaitQueue,
-    contents: SxLock<Contents>,
+}
+
+impl Deref for Vcpu {
+    type Target = Link;
+    fn deref(&self) -> &Link {
+        &self.link
+    }
 }
 
 /// What only the holder of the lock sees.
@@ -36,8 +60,8 @@ pub struct Contents {
     pub backend: Box<dyn VcpuOps>,
     pub events: EventQueue,
     pub msrs: MsrState,
-    /// VM_SET_X2APIC_STATE: whether CPUID shows the x2APIC.
-    pub x2apic: bool,
+    // Behind the backend, whose VMCS has its page: fields drop in order.
+    pub apic: Apic,
     /// Where the guest continues.
     pub next_rip: u64,
     /// The guest executed HLT and nothing has woken it since.
@@ -63,30 +87,54 @@ impl Vcpu {
     /// A vcpu in its reset state. `suspend` is the VM's.
     pub fn new(
         id: VcpuId,
-        backend: Box<dyn VcpuOps>,
+        backend: &dyn VmOps,
         msrs: MsrState,
         suspend: Arc<AtomicU32>,
     ) -> Result<Self, Errno> {
+        let inbox = Arc::new(Inbox::new());
+        let page: PageBox<ApicPage> = PageBox::new()?;
+        let backend = backend.vcpu_init(id, page.hpa())?;
         let contents = Contents {
             backend,
             events: EventQueue::new(),
             msrs,
-            x2apic: false,
+            apic: Apic::new(page, id, inbox.clone()),
             next_rip: 0,
             halted: None,
         };
-        Ok(Self {
+        let link = Arc::new(Link {
             id,
             requests: RunRequests {
                 suspend,
                 ..RunRequests::default()
             },
-            stats: VcpuStats::new(),
+            inbox,
             state: StateWord::new(),
-            turns: Turns::new()?,
             sleep: WaitQueue::new(c"vmidle")?,
+        });
+        let timed = link.clone();
+        let apic_timer = Timer::new(Box::new(move |_| {
+            timed.inbox.signal(Signal::Timer);
+            timed.notify();
+        }))?;
+        Ok(Self {
+            link,
+            stats: VcpuStats::new(),
+            ipi_targets: CpuSet::new(),
+            apic_timer,
+            turns: Turns::new()?,
             contents: SxLock::new(c"vcpu", contents)?,
         })
+    }
+
+    /// For those that reach it without locking it.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// The local APIC's timer is to go off then.
+    pub fn arm_apic_timer(&self, deadline: Option<Nanos>) {
+        self.apic_timer.set(deadline);
     }
 
     /// IDLE to FROZEN: waits until nobody else uses the vcpu.
@@ -100,7 +148,9 @@ impl Vcpu {
             _turn: turn,
         }
     }
+}
 
+impl Link {
     /// Makes the vcpu look at `requests` and its events soon: wakes its thread if it
     /// sleeps, kicks its CPU if the guest runs. Context: any.
     pub fn notify(&self) {
@@ -120,6 +170,9 @@ impl Frozen<'_> {
         contents.backend.reset()?;
         contents.events.clear();
         contents.msrs.reset();
+        contents.apic.reset();
+        self.vcpu.inbox.clear();
+        self.vcpu.arm_apic_timer(None);
         contents.next_rip = 0;
         contents.halted = None;
         self.vcpu.requests.nmi.store(false, Ordering::SeqCst);
@@ -169,8 +222,24 @@ impl Frozen<'_> {
 
     /// FROZEN to RUNNING on `Some(cpu)`, and back with `None`.
     pub fn set_running(vcpu: &Vcpu, on: Option<HostCpu>) {
-        vcpu.state
+        vcpu.link
+            .state
             .set(on.map_or(VcpuState::Frozen, VcpuState::Running));
+    }
+
+    /// Takes what others have sent to the local APIC.
+    pub fn accept_interrupts(&mut self) {
+        let contents = &mut *self.contents;
+        if self.vcpu.inbox.is_empty() {
+            return;
+        }
+        let accepted = contents.apic.accept(&contents.backend.apic_clock());
+        if accepted.timer {
+            self.vcpu.arm_apic_timer(contents.apic.deadline());
+        }
+        if accepted.nmi {
+            self.vcpu.requests.nmi.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Sleeps until `wake()`, looked at after each [`Vcpu::notify`]; ends early with

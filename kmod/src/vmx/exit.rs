@@ -70,6 +70,7 @@ impl Run<'_, '_> {
             ExitReason::InterruptWindow => {
                 self.env.stats.incr(Stat::VmexitIntrWindow);
                 self.set_proc_control(ProcControls::INTERRUPT_WINDOW_EXITING, false);
+                self.interrupts.look = true;
                 Outcome::Resume
             }
             ExitReason::NmiWindow => {
@@ -78,6 +79,10 @@ impl Run<'_, '_> {
                 self.nmi_window_open = true;
                 Outcome::Resume
             }
+            ExitReason::TprBelowThreshold => self.tpr_below_threshold(),
+            ExitReason::ApicAccess => self.apic_access(),
+            ExitReason::ApicWrite => self.apic_write(),
+            ExitReason::VirtualizedEoi => self.virtualized_eoi(),
             // The end of a time slice (`backend`): the loop looks at its requests.
             ExitReason::PreemptionTimer => {
                 self.env.stats.incr(Stat::VmexitTimeSlice);
@@ -163,10 +168,6 @@ impl Run<'_, '_> {
             | ExitReason::SppEvent
             | ExitReason::BusLock
             | ExitReason::InstructionTimeout
-            | ExitReason::TprBelowThreshold
-            | ExitReason::ApicAccess
-            | ExitReason::ApicWrite
-            | ExitReason::VirtualizedEoi
             // Failed entries have bit 31 set too and never come here (Run::entry_failed).
             | ExitReason::EntryFailureGuestState
             | ExitReason::EntryFailureMsrLoading
@@ -261,7 +262,7 @@ impl Run<'_, '_> {
             vcpu: self.vcpu.id,
             cr4_osxsave: self.vmcs.read(field::GUEST_CR4) & CR4_OSXSAVE != 0,
             xcr0: self.vcpu.fpu.xcr0(),
-            x2apic: self.env.x2apic,
+            x2apic: self.env.apic.x2apic_allowed(),
             invpcid: self.vcpu.capability(Capability::EnableInvpcid),
             rdpid: self.vcpu.capability(Capability::Rdpid),
             rdtscp: self.vcpu.capability(Capability::Rdtscp),
@@ -278,13 +279,25 @@ impl Run<'_, '_> {
         Outcome::Advance
     }
 
+    /// A HLT with an event behind it takes no longer than NOP (vol. 2A, HLT); without one
+    /// the vm layer sleeps.
     fn hlt(&mut self) -> Outcome {
         self.env.stats.incr(Stat::VmexitHlt);
         let rflags = self.vmcs.read(field::GUEST_RFLAGS);
-        // Without virtual-interrupt delivery there is no guest interrupt status.
+        if !self.env.inbox.is_empty() {
+            self.accept();
+        }
+        if self.wakes(rflags) {
+            return Outcome::Advance;
+        }
+        let intr_status = if self.cpu_delivers() {
+            self.vmcs.read(field::GUEST_INTERRUPT_STATUS).into()
+        } else {
+            0
+        };
         Outcome::Leave(ExitKind::Hlt {
             rflags,
-            intr_status: 0,
+            intr_status,
         })
     }
 

@@ -62,7 +62,7 @@ impl Run<'_, '_> {
             tsc_hz: backend.tsc_hz,
             maxphyaddr: backend.maxphyaddr,
             tsc_aux: self.vcpu.has_tsc_aux(),
-            x2apic: self.env.x2apic,
+            x2apic: self.env.apic.x2apic_allowed(),
         }
     }
 

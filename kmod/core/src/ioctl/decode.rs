@@ -118,6 +118,25 @@ pub fn decode(entry: &Entry, data: &[u8]) -> Result<Request, Errno> {
             vcpu: vcpu(i32::from_ne_bytes(super::fields::array(data, 0)))?,
         },
 
+        Command::LapicIrq
+        | Command::LapicLocalIrq
+        | Command::LapicMsi
+        | Command::IoapicAssertIrq
+        | Command::IoapicDeassertIrq
+        | Command::IoapicPulseIrq
+        | Command::IoapicPincount
+        | Command::IsaAssertIrq
+        | Command::IsaDeassertIrq
+        | Command::IsaPulseIrq
+        | Command::IsaSetIrqTrigger
+        | Command::GetKernemuDev
+        | Command::SetKernemuDev
+        | Command::GetHpetCapabilities
+        | Command::RtcRead
+        | Command::RtcWrite
+        | Command::RtcSettime
+        | Command::RtcGettime => super::interrupt::decode(entry.command, data)?,
+
         Command::Stats => Request::Stats {
             vcpu: vcpu(get!(data, sys::vm_stats, cpuid: i32))?,
             index: index(get!(data, sys::vm_stats, index: i32))?,
@@ -152,38 +171,20 @@ pub fn decode(entry: &Entry, data: &[u8]) -> Result<Request, Errno> {
         },
 
         // The table says Absent for each of these; serving one begins here.
-        Command::GetKernemuDev
-        | Command::SetKernemuDev
-        | Command::LapicIrq
-        | Command::LapicLocalIrq
-        | Command::LapicMsi
-        | Command::IoapicAssertIrq
-        | Command::IoapicDeassertIrq
-        | Command::IoapicPulseIrq
-        | Command::IoapicPincount
-        | Command::IsaAssertIrq
-        | Command::IsaDeassertIrq
-        | Command::IsaPulseIrq
-        | Command::IsaSetIrqTrigger
-        | Command::BindPptdev
+        Command::BindPptdev
         | Command::UnbindPptdev
         | Command::MapPptdevMmio
         | Command::UnmapPptdevMmio
         | Command::PptdevMsi
         | Command::PptdevMsix
         | Command::PptdevDisableMsix
-        | Command::GetHpetCapabilities
-        | Command::RtcRead
-        | Command::RtcWrite
-        | Command::RtcSettime
-        | Command::RtcGettime
         | Command::SnapshotReq
         | Command::RestoreTime => return Err(Errno::ENOTTY),
     })
 }
 
 /// A vcpu's number; EINVAL for -1 and what no VM can have.
-fn vcpu(raw: i32) -> Result<VcpuId, Errno> {
+pub(super) fn vcpu(raw: i32) -> Result<VcpuId, Errno> {
     match u16::try_from(raw) {
         Ok(id) if id < VM_MAXCPU => Ok(VcpuId(id)),
         _ => Err(Errno::EINVAL),

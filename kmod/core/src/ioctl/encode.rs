@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use vmm_sys as sys;
 
-use super::fields::{put, store_str};
+use super::fields::{put, store, store_str};
 use super::name::SegName;
 use super::request::{MAX_VM_STATS, Mapping, Topology};
 use crate::regs::SegDesc;
@@ -37,6 +37,13 @@ pub enum Reply<'a> {
     },
     StatDesc(&'a str),
     X2apicState(bool),
+    IoapicPincount(usize),
+    Kernemu(u64),
+    /// The low half of its capabilities register.
+    HpetCapabilities(u32),
+    RtcData(u8),
+    /// Seconds since 1970, UTC.
+    RtcTime(i64),
     Topology(Topology),
 }
 
@@ -124,6 +131,15 @@ pub fn encode(reply: &Reply<'_>, data: &mut [u8]) {
             let at = offset_of!(sys::vm_stat_desc, desc);
             store_str(data, at, size_of::<sys::vm_stat_desc>() - at, desc);
         }
+        Reply::IoapicPincount(pins) => store(data, 0, &(pins as i32).to_ne_bytes()),
+        Reply::Kernemu(value) => {
+            put!(data, sys::vm_readwrite_kernemu_device, value: u64 = value);
+        }
+        Reply::HpetCapabilities(low) => {
+            put!(data, sys::vm_hpet_cap, capabilities: u32 = low);
+        }
+        Reply::RtcData(value) => put!(data, sys::vm_rtc_data, value: u8 = value),
+        Reply::RtcTime(seconds) => put!(data, sys::vm_rtc_time, secs: i64 = seconds),
         Reply::X2apicState(enabled) => {
             let state = if enabled {
                 sys::X2APIC_ENABLED

@@ -15,6 +15,7 @@ mod decode;
 mod encode;
 mod exit;
 mod fields;
+mod interrupt;
 mod name;
 mod request;
 mod table;

@@ -1,5 +1,7 @@
 //! Every request that /dev/vmm/NAME serves, with fields that can't be wrong.
 
+use crate::devices::lapic::Lvt;
+use crate::devices::{ApicMessage, Trigger};
 use crate::exit::{Access, SuspendHow};
 use crate::regs::{GuestPaging, Reg, SegDesc, SegReg};
 use crate::types::{Errno, Gla, Gpa, PAGE_SIZE, VcpuId, Vector};
@@ -120,6 +122,64 @@ pub enum Request {
         vcpu: VcpuId,
     },
 
+    /// An edge-triggered interrupt at a vcpu's local APIC.
+    LapicIrq {
+        vcpu: VcpuId,
+        vector: Vector,
+    },
+    /// A local interrupt of one vcpu, or of all active ones.
+    LapicLocalIrq {
+        vcpu: Option<VcpuId>,
+        lvt: Lvt,
+    },
+    LapicMsi(ApicMessage),
+    /// The chipset knows which pins there are.
+    IoapicIrq {
+        irq: i32,
+        line: Line,
+    },
+    /// [`super::Reply::IoapicPincount`]
+    IoapicPincount,
+    /// An interrupt that is wired to the 8259s, and to the I/O APIC unless that is -1.
+    IsaIrq {
+        atpic_irq: i32,
+        ioapic_irq: i32,
+        line: Line,
+    },
+    IsaSetIrqTrigger {
+        atpic_irq: i32,
+        trigger: Trigger,
+    },
+    /// A register of a device of the kernel as the guest would access it by MMIO.
+    /// [`super::Reply::Kernemu`]
+    GetKernemuDev {
+        vcpu: VcpuId,
+        gpa: Gpa,
+        bytes: u8,
+    },
+    SetKernemuDev {
+        vcpu: VcpuId,
+        gpa: Gpa,
+        bytes: u8,
+        value: u64,
+    },
+    /// [`super::Reply::HpetCapabilities`]
+    GetHpetCapabilities,
+    /// [`super::Reply::RtcData`]
+    RtcRead {
+        offset: i32,
+    },
+    RtcWrite {
+        offset: i32,
+        value: u8,
+    },
+    /// [`super::Reply::RtcTime`]
+    RtcGettime,
+    /// Seconds since 1970, UTC.
+    RtcSettime {
+        seconds: i64,
+    },
+
     /// [`super::Reply::Stats`]; `index` may be past the last statistic (ENOENT) or right
     /// behind it (none are returned).
     Stats {
@@ -180,11 +240,16 @@ impl Request {
             | Self::InjectException { vcpu, .. }
             | Self::InjectNmi { vcpu }
             | Self::RestartInstruction { vcpu }
+            | Self::LapicIrq { vcpu, .. }
+            | Self::GetKernemuDev { vcpu, .. }
+            | Self::SetKernemuDev { vcpu, .. }
             | Self::Stats { vcpu, .. }
             | Self::SetX2apicState { vcpu, .. }
             | Self::GetX2apicState { vcpu }
             | Self::ActivateCpu { vcpu } => Some(vcpu),
-            Self::SuspendCpu { vcpu } | Self::ResumeCpu { vcpu } => vcpu,
+            Self::SuspendCpu { vcpu }
+            | Self::ResumeCpu { vcpu }
+            | Self::LapicLocalIrq { vcpu, .. } => vcpu,
             Self::Suspend { .. }
             | Self::Reinit
             | Self::AllocMemseg(_)
@@ -193,6 +258,16 @@ impl Request {
             | Self::MmapGetnext { .. }
             | Self::MunmapMemseg { .. }
             | Self::GetGpaPmap { .. }
+            | Self::LapicMsi(_)
+            | Self::IoapicIrq { .. }
+            | Self::IoapicPincount
+            | Self::IsaIrq { .. }
+            | Self::IsaSetIrqTrigger { .. }
+            | Self::GetHpetCapabilities
+            | Self::RtcRead { .. }
+            | Self::RtcWrite { .. }
+            | Self::RtcGettime
+            | Self::RtcSettime { .. }
             | Self::StatDesc { .. }
             | Self::SetTopology(_)
             | Self::GetTopology
@@ -344,6 +419,15 @@ impl Topology {
     pub const fn vcpus(&self) -> u64 {
         self.sockets as u64 * self.cores as u64 * self.threads as u64
     }
+}
+
+/// What happens to an interrupt's line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Line {
+    Assert,
+    Deassert,
+    /// Both, in this order.
+    Pulse,
 }
 
 /// Which set VM_GET_CPUS asks for.

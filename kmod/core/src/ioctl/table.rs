@@ -107,25 +107,25 @@ table! {
     GetSegDesc          = VM_GET_SEGMENT_DESCRIPTOR , One  , None  , SERVED;
     SetRegisterSet      = VM_SET_REGISTER_SET       , One  , None  , SERVED;
     GetRegisterSet      = VM_GET_REGISTER_SET       , One  , None  , SERVED;
-    GetKernemuDev       = VM_GET_KERNEMU_DEV        , One  , None  , absent(Errno::EINVAL);
-    SetKernemuDev       = VM_SET_KERNEMU_DEV        , One  , None  , absent(Errno::EINVAL);
+    GetKernemuDev       = VM_GET_KERNEMU_DEV        , One  , None  , SERVED;
+    SetKernemuDev       = VM_SET_KERNEMU_DEV        , One  , None  , SERVED;
     // Events and interrupts.
     GetIntinfo          = VM_GET_INTINFO            , One  , None  , SERVED;
     SetIntinfo          = VM_SET_INTINFO            , One  , None  , SERVED;
     InjectException     = VM_INJECT_EXCEPTION       , One  , None  , SERVED;
     InjectNmi           = VM_INJECT_NMI             , One  , None  , SERVED;
     RestartInstruction  = VM_RESTART_INSTRUCTION    , One  , None  , SERVED;
-    LapicIrq            = VM_LAPIC_IRQ              , One  , None  , absent(Errno::ENXIO);
-    LapicLocalIrq       = VM_LAPIC_LOCAL_IRQ        , Maybe, None  , absent(Errno::ENXIO);
-    LapicMsi            = VM_LAPIC_MSI              , None , None  , absent(Errno::ENXIO);
-    IoapicAssertIrq     = VM_IOAPIC_ASSERT_IRQ      , None , None  , absent(Errno::ENXIO);
-    IoapicDeassertIrq   = VM_IOAPIC_DEASSERT_IRQ    , None , None  , absent(Errno::ENXIO);
-    IoapicPulseIrq      = VM_IOAPIC_PULSE_IRQ       , None , None  , absent(Errno::ENXIO);
-    IoapicPincount      = VM_IOAPIC_PINCOUNT        , None , None  , absent(Errno::ENXIO);
-    IsaAssertIrq        = VM_ISA_ASSERT_IRQ         , None , None  , absent(Errno::ENXIO);
-    IsaDeassertIrq      = VM_ISA_DEASSERT_IRQ       , None , None  , absent(Errno::ENXIO);
-    IsaPulseIrq         = VM_ISA_PULSE_IRQ          , None , None  , absent(Errno::ENXIO);
-    IsaSetIrqTrigger    = VM_ISA_SET_IRQ_TRIGGER    , None , None  , absent(Errno::ENXIO);
+    LapicIrq            = VM_LAPIC_IRQ              , One  , None  , SERVED;
+    LapicLocalIrq       = VM_LAPIC_LOCAL_IRQ        , Maybe, None  , SERVED;
+    LapicMsi            = VM_LAPIC_MSI              , None , None  , SERVED;
+    IoapicAssertIrq     = VM_IOAPIC_ASSERT_IRQ      , None , None  , SERVED;
+    IoapicDeassertIrq   = VM_IOAPIC_DEASSERT_IRQ    , None , None  , SERVED;
+    IoapicPulseIrq      = VM_IOAPIC_PULSE_IRQ       , None , None  , SERVED;
+    IoapicPincount      = VM_IOAPIC_PINCOUNT        , None , None  , SERVED;
+    IsaAssertIrq        = VM_ISA_ASSERT_IRQ         , None , None  , SERVED;
+    IsaDeassertIrq      = VM_ISA_DEASSERT_IRQ       , None , None  , SERVED;
+    IsaPulseIrq         = VM_ISA_PULSE_IRQ          , None , None  , SERVED;
+    IsaSetIrqTrigger    = VM_ISA_SET_IRQ_TRIGGER    , None , None  , SERVED;
     // PCI passthrough: no IOMMU for a first device, and no device for the rest.
     BindPptdev          = VM_BIND_PPTDEV            , All  , PptDev, absent(Errno::ENXIO);
     UnbindPptdev        = VM_UNBIND_PPTDEV          , All  , PptDev, absent(Errno::ENOENT);
@@ -140,13 +140,13 @@ table! {
     // Devices and topology.
     SetX2apicState      = VM_SET_X2APIC_STATE       , One  , None  , SERVED;
     GetX2apicState      = VM_GET_X2APIC_STATE       , One  , None  , SERVED;
-    GetHpetCapabilities = VM_GET_HPET_CAPABILITIES  , None , None  , absent(Errno::ENXIO);
+    GetHpetCapabilities = VM_GET_HPET_CAPABILITIES  , None , None  , SERVED;
     SetTopology         = VM_SET_TOPOLOGY           , None , None  , SERVED;
     GetTopology         = VM_GET_TOPOLOGY           , None , None  , SERVED;
-    RtcRead             = VM_RTC_READ               , None , None  , absent(Errno::ENXIO);
-    RtcWrite            = VM_RTC_WRITE              , None , None  , absent(Errno::ENXIO);
-    RtcSettime          = VM_RTC_SETTIME            , None , None  , absent(Errno::ENXIO);
-    RtcGettime          = VM_RTC_GETTIME            , None , None  , absent(Errno::ENXIO);
+    RtcRead             = VM_RTC_READ               , None , None  , SERVED;
+    RtcWrite            = VM_RTC_WRITE              , None , None  , SERVED;
+    RtcSettime          = VM_RTC_SETTIME            , None , None  , SERVED;
+    RtcGettime          = VM_RTC_GETTIME            , None , None  , SERVED;
     // Sets of vcpus.
     ActivateCpu         = VM_ACTIVATE_CPU           , One  , None  , SERVED;
     GetCpus             = VM_GET_CPUS               , None , None  , SERVED;

@@ -3,6 +3,7 @@
 
 mod decode;
 mod exit;
+mod interrupt;
 mod memory;
 mod property;
 mod reply;
