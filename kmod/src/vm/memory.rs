@@ -11,7 +11,7 @@ use vmm_core::ept::{Ept, MapError, MemType, PageSize, Prot};
 use vmm_core::exit::Access;
 use vmm_core::ioctl::{Mapping, Prot as MapProt, SegId, SegName, VM_MAX_MEMMAPS, VM_MAX_MEMSEGS};
 use vmm_core::stats::{Stat, VcpuStats};
-use vmm_core::types::{Errno, Gpa, PAGE_SIZE};
+use vmm_core::types::{Errno, Gpa, Hpa, PAGE_SIZE};
 
 use super::ops::EptSpace;
 use crate::host::mem::TablePages;
@@ -137,6 +137,18 @@ impl GuestMemory {
             }
             keep
         });
+    }
+
+    /// Maps a page that is no segment's for as long as the VM lives: the APIC-access page.
+    pub fn map_page(&self, gpa: Gpa, hpa: Hpa) -> Result<(), Errno> {
+        let prot = Prot::READ | Prot::WRITE;
+        self.ept
+            .write()
+            .map(gpa, hpa, PageSize::Size4K, prot, MemType::WriteBack)
+            .map_err(|error| match error {
+                MapError::NoMemory => Errno::ENOMEM,
+                MapError::Overlap | MapError::Invalid => Errno::EINVAL,
+            })
     }
 
     /// Answers an EPT violation at `gpa` if there is memory that allows the access.

@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use vmm_core::cpu::cpuid::CpuidPolicy;
 use vmm_core::cpu::msr::MsrState;
+use vmm_core::devices::lapic::APIC_BASE;
 use vmm_core::exit::SuspendHow;
 use vmm_core::ioctl::{Topology, VmName};
 use vmm_core::types::{Errno, VcpuId};
@@ -69,12 +70,16 @@ impl Vm {
     /// A VM without memory and vcpus, for up to `max_vcpus`.
     pub fn new(name: VmName, backend: &dyn VmmOps, max_vcpus: u16) -> Result<Self, Errno> {
         let memory = GuestMemory::new()?;
+        let backend_vm = backend.vminit(memory.space.clone())?;
+        if let Some(page) = backend_vm.apic_access_page() {
+            memory.map_page(APIC_BASE, page)?;
+        }
         let active = Arc::new(CpuSet::new());
         let mut vcpus = Vec::new();
         vcpus.resize_with(usize::from(max_vcpus), || None);
         Ok(Self {
             name,
-            backend: backend.vminit(memory.space.clone())?,
+            backend: backend_vm,
             memory,
             devices: Devices::new(max_vcpus, active.clone())?,
             active,

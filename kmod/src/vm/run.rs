@@ -10,7 +10,7 @@ use vmm_core::stats::Stat;
 use vmm_core::types::{Errno, Gla, Gpa, Vector};
 use vmm_core::vmx::reason::ExitReason;
 
-use super::ops::{Platform, RunEnv};
+use super::ops::RunEnv;
 use super::platform::{self, VcpuPlatform};
 use super::vcpu::{Frozen, Halted};
 use super::{Vm, fetch};
