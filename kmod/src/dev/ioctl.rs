@@ -339,10 +339,9 @@ fn numa_mask(numa: &Numa) -> Result<Vec<u8>, Errno> {
 }
 
 fn read_register(frozen: &mut Frozen<'_>, reg: Readable) -> Result<u64, Errno> {
-    let backend = &mut frozen.contents.backend;
     match reg {
-        Readable::Reg(reg) => backend.get_register(reg),
-        Readable::VmcsField(encoding) => backend.get_vmcs_field(encoding),
+        Readable::Reg(reg) => frozen.get_register(reg),
+        Readable::VmcsField(encoding) => frozen.contents.backend.get_vmcs_field(encoding),
     }
 }
 

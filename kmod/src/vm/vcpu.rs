@@ -209,9 +209,25 @@ impl Frozen<'_> {
         self.inject_exception(vector, error_code, true)
     }
 
+    /// VM_GET_REGISTER: the task priority (CR8) is the local APIC's.
+    pub fn get_register(&mut self, reg: Reg) -> Result<u64, Errno> {
+        match reg {
+            Reg::Tpr => Ok(self.contents.apic.cr8().into()),
+            _ => self.contents.backend.get_register(reg),
+        }
+    }
+
     /// VM_SET_REGISTER: RIP is also where the guest goes on.
     pub fn set_register(&mut self, reg: Reg, value: u64) -> Result<(), Errno> {
+        const TPR_MAX: u64 = 15;
         let contents = &mut *self.contents;
+        if reg == Reg::Tpr {
+            if value > TPR_MAX {
+                return Err(Errno::EINVAL);
+            }
+            contents.apic.set_cr8(value as u8);
+            return Ok(());
+        }
         contents.backend.set_register(reg, value)?;
         if reg == Reg::Rip {
             contents.next_rip = value;

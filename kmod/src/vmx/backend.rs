@@ -7,6 +7,7 @@ use core::ffi::CStr;
 
 use vmm_core::cpu::cpuid::{CpuidPolicy, CpuidRegs, HostCpuid};
 use vmm_core::types::Errno;
+use vmm_core::vmx::apic::{ApicSettings, ApicVirtualization};
 use vmm_core::vmx::caps::{Features, LoadError, VmxCaps};
 use vmm_core::vmx::controls::{
     ControlKind, Controls, PinControls, Proc2Controls, ProcControls, Setting,
@@ -34,6 +35,8 @@ pub struct Backend {
     pub invvpid: InvvpidType,
     /// MOV DR can exit, so that debug registers are loaded on demand.
     pub mov_dr_exiting: bool,
+    /// How much of a local APIC the CPU does.
+    pub apic: ApicVirtualization,
     /// The guest may use RDTSCP, RDPID.
     pub rdtscp: bool,
     pub rdpid: bool,
@@ -56,7 +59,8 @@ static BACKEND: SpinLock<Option<Arc<Backend>>> = SpinLock::new(None);
 pub fn vmx_init() -> Result<(), Errno> {
     let (cpus, caps) = HostCpus::start()?;
     let time_slice = time_slice(&caps);
-    let controls = new_vcpu_controls(&caps, time_slice.is_some()).map_err(|e| {
+    let apic = ApicVirtualization::choose(caps.features, apic_settings());
+    let controls = new_vcpu_controls(&caps, apic, time_slice.is_some()).map_err(|e| {
         // Dropping cpus is VMXOFF.
         log_err!("cannot use VT-x: {e}");
         Errno::EOPNOTSUPP
@@ -81,6 +85,7 @@ pub fn vmx_init() -> Result<(), Errno> {
         } else {
             InvvpidType::AllContexts
         },
+        apic,
         mov_dr_exiting: can_set(&caps, ProcControls::MOV_DR_EXITING),
         rdtscp: rdtscp_control && host_has_rdtscp(),
         rdpid: rdtscp_control && host_has_rdpid(),
@@ -113,16 +118,27 @@ fn can_set(caps: &VmxCaps, control: ProcControls) -> bool {
     caps.msrs.allowed(ControlKind::Proc).can_set(control.bits())
 }
 
-/// `VmxCaps::controls`, and what this run loop needs besides.
-fn new_vcpu_controls(caps: &VmxCaps, time_slice: bool) -> Result<Controls, LoadError> {
+/// FreeBSD's tunables; each is on unless it is set to 0.
+fn apic_settings() -> ApicSettings {
+    ApicSettings {
+        tpr_shadow: tunable(c"vmx.use_tpr_shadowing", 1) != 0,
+        interrupt_delivery: tunable(c"vmx.use_apic_vid", 1) != 0,
+    }
+}
+
+/// `VmxCaps::controls`, and what this run loop needs besides. What depends on the mode of a
+/// local APIC is added for each vcpu (`apicv`).
+fn new_vcpu_controls(
+    caps: &VmxCaps,
+    apic: ApicVirtualization,
+    time_slice: bool,
+) -> Result<Controls, LoadError> {
     let mut controls = caps.controls;
     controls
         .pin
         .set(PinControls::ACTIVATE_VMX_PREEMPTION_TIMER, time_slice);
-    // CR8 is the host's APIC's as long as neither exits nor a TPR shadow are in the way.
-    let cr8 = ProcControls::CR8_LOAD_EXITING | ProcControls::CR8_STORE_EXITING;
-    require(caps, cr8, Setting::One)?;
-    controls.proc |= cr8;
+    require(caps, apic.proc(), Setting::One)?;
+    controls.proc |= apic.proc();
     // MOV CR3 would need the guest's PDPTEs read here.
     let cr3 = ProcControls::CR3_LOAD_EXITING | ProcControls::CR3_STORE_EXITING;
     require(caps, cr3 | ProcControls::INVLPG_EXITING, Setting::Zero)?;
@@ -245,13 +261,16 @@ const INFO: &[Info] = &[
         c"Guests are allowed to use INVPCID",
         |b| has(b, Features::INVPCID),
     ),
-    // The CPU may have these; nothing here uses them yet.
-    (c"vmx.cap.tpr_shadowing", c"TPR shadowing support", |_| 0),
+    // As FreeBSD: what is used, that is to say what the tunables left of it.
+    (c"vmx.cap.tpr_shadowing", c"TPR shadowing support", |b| {
+        i64::from(b.apic >= ApicVirtualization::TprShadow)
+    }),
     (
         c"vmx.cap.virtual_interrupt_delivery",
         c"APICv virtual interrupt delivery support",
-        |_| 0,
+        |b| i64::from(b.apic == ApicVirtualization::InterruptDelivery),
     ),
+    // Not used: the host's kernels have no vector to give away for them.
     (
         c"vmx.cap.posted_interrupts",
         c"APICv posted interrupt support",

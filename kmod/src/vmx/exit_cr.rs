@@ -22,7 +22,7 @@ impl Run<'_, '_> {
             CrAccess::MovToCr { cr: 4, reg } => self.mov_to_cr4(self.guest_reg(reg)),
             CrAccess::MovToCr { cr: 8, reg } => self.mov_to_cr8(self.guest_reg(reg)),
             CrAccess::MovFromCr { cr: 8, reg } => {
-                self.set_guest_reg(reg, self.vcpu.cr8);
+                self.set_guest_reg(reg, self.env.apic.cr8().into());
                 Outcome::Advance
             }
             CrAccess::Lmsw { source, .. } => self.lmsw(source),
@@ -32,13 +32,12 @@ impl Run<'_, '_> {
         }
     }
 
-    /// The task priority (SDM vol. 3A, 11.8.6). There is no local APIC yet that it could
-    /// hold interrupts back from.
+    /// The task priority (SDM vol. 3A, 11.8.6).
     fn mov_to_cr8(&mut self, value: u64) -> Outcome {
         if value > CR8_MAX {
             return self.inject_fault(Vector::GP, Some(0));
         }
-        self.vcpu.cr8 = value;
+        self.set_cr8(value as u8);
         Outcome::Advance
     }
 

@@ -1,5 +1,6 @@
-//! IN, OUT, INS and OUTS (SDM vol. 3C, tables 28-5 and 28-8), described so fully that
-//! userland needs no instruction fetch; and the guest's mode, which the description has.
+//! IN, OUT, INS and OUTS (SDM vol. 3C, tables 28-5 and 28-8): to the devices of the kernel,
+//! or described so fully that userland needs no instruction fetch; and the guest's mode,
+//! which the description has.
 
 use vmm_core::exit::{ExitKind, Inout, InoutStr};
 use vmm_core::regs::{GuestPaging, ModeRegs};
@@ -16,7 +17,8 @@ use super::regs::read_desc;
 use super::run::Run;
 
 impl Run<'_, '_> {
-    /// Every port is userland's: no port of the host belongs to a guest.
+    /// Every port exits: none of the host's belongs to a guest. What is not the kernel's is
+    /// userland's, and so are the string forms.
     pub fn io_instruction(&mut self) -> Outcome {
         self.env.stats.incr(Stat::VmexitInout);
         let Some(io) = IoQualification::from_raw(self.vmcs.read(field::EXIT_QUALIFICATION)) else {
@@ -31,11 +33,40 @@ impl Run<'_, '_> {
             eax: self.vcpu.ctx.guest_rax as u32,
         };
         if !io.string {
-            return Outcome::Leave(ExitKind::Inout(inout));
+            return self.port_io(inout);
         }
         match self.string_io(inout) {
             Some(inout_str) => Outcome::Leave(ExitKind::InoutStr(inout_str)),
             None => self.unexpected(),
+        }
+    }
+
+    fn port_io(&mut self, inout: Inout) -> Outcome {
+        let Inout {
+            port, bytes, eax, ..
+        } = inout;
+        let platform = self.env.platform;
+        let done = if inout.input {
+            platform.port_in(port, bytes).map(|value| {
+                let rax = &mut self.vcpu.ctx.guest_rax;
+                *rax = match bytes {
+                    1 => *rax & !0xff | u64::from(value as u8),
+                    2 => *rax & !0xffff | u64::from(value as u16),
+                    // 32 bits clear the upper half.
+                    _ => u64::from(value),
+                };
+            })
+        } else {
+            let value = match bytes {
+                1 => eax & 0xff,
+                2 => eax & 0xffff,
+                _ => eax,
+            };
+            platform.port_out(port, bytes, value).then_some(())
+        };
+        match done {
+            Some(()) => Outcome::Advance,
+            None => Outcome::Leave(ExitKind::Inout(inout)),
         }
     }
 

@@ -1,13 +1,15 @@
 //! RDMSR and WRMSR that exit: those that the MSR bitmap doesn't pass. What each MSR does is
-//! the table in `vmm_core::cpu::msr`.
+//! the table in `vmm_core::cpu::msr`, but for the local APIC's (`apicv`).
 
 use vmm_core::cpu::msr::{IA32_TSC_AUX, MsrAnswer, MsrContext};
+use vmm_core::devices::lapic::GeneralProtection;
 use vmm_core::exit::ExitKind;
 use vmm_core::stats::Stat;
 use vmm_core::types::Vector;
 use vmm_core::vmx::controls::ProcControls;
 use vmm_core::vmx::field;
 
+use super::apicv::is_apic_msr;
 use super::cpu;
 use super::exit::Outcome;
 use super::run::Run;
@@ -16,7 +18,15 @@ impl Run<'_, '_> {
     pub fn rdmsr(&mut self) -> Outcome {
         self.env.stats.incr(Stat::VmexitRdmsr);
         let code = self.vcpu.ctx.guest_rcx as u32;
-        match self.env.msrs.read(code, &self.msr_context()) {
+        let answer = if is_apic_msr(code) {
+            match self.apic_rdmsr(code) {
+                Ok(value) => MsrAnswer::Value(value),
+                Err(GeneralProtection) => MsrAnswer::GeneralProtection,
+            }
+        } else {
+            self.env.msrs.read(code, &self.msr_context())
+        };
+        match answer {
             MsrAnswer::Value(value) => {
                 self.vcpu.ctx.guest_rax = value & 0xffff_ffff;
                 self.vcpu.ctx.guest_rdx = value >> 32;
@@ -35,6 +45,12 @@ impl Run<'_, '_> {
         let ctx = &self.vcpu.ctx;
         let code = ctx.guest_rcx as u32;
         let value = ctx.guest_rdx << 32 | ctx.guest_rax & 0xffff_ffff;
+        if is_apic_msr(code) {
+            return match self.apic_wrmsr(code, value) {
+                Ok(outcome) => outcome,
+                Err(GeneralProtection) => self.inject_fault(Vector::GP, Some(0)),
+            };
+        }
         let context = self.msr_context();
         match self.env.msrs.write(code, value, &context) {
             MsrAnswer::Done => {
@@ -78,6 +94,7 @@ impl Run<'_, '_> {
         }
         self.vcpu.tsc_offset = offset;
         self.vmcs.write(field::TSC_OFFSET, offset);
-        Outcome::Advance
+        let effect = self.env.apic.tsc_moved(&self.vcpu.apic_clock());
+        self.apic_effect(effect, Outcome::Advance, Outcome::Leave)
     }
 }

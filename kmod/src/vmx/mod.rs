@@ -1,12 +1,13 @@
 //! VT-x. Reading order: `percpu` and `backend` (load: VMX operation on every CPU), `vminit`
 //! (a VM and its vcpus), `vcpu`, `run` (the loop), `switch` (the world switch in assembly),
-//! `exit` and its families, `regs` and `capability` (what ioctls see of a vcpu at rest),
+//! `inject` (what an entry delivers), `exit` and its families, `apicv` (the local APIC in the CPU), `regs` and `capability` (what ioctls see of a vcpu at rest),
 //! `fail` (why an entry failed). Below them: `vmcs`, `instr`, `cpu`.
 //!
 //! SDM chapters are those of the edition of 2023 and later, as in `vmm_core::vmx`.
 
 #![allow(unsafe_code)]
 
+mod apicv;
 mod backend;
 mod capability;
 mod cpu;
@@ -21,6 +22,7 @@ mod exit_msr;
 mod fail;
 mod fpu;
 mod host_state;
+mod inject;
 mod instr;
 mod msrs;
 mod percpu;

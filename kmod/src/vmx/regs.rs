@@ -15,8 +15,6 @@ use super::vmcs::LoadedVmcs;
 
 /// EFER.LMA.
 const EFER_LMA: u64 = 1 << 10;
-/// CR8 has four bits.
-const TPR_MAX: u64 = 15;
 
 /// The value of a register that is in memory, not in the VMCS.
 pub fn memory_register(vcpu: &Vcpu, reg: Reg) -> Option<u64> {
@@ -44,7 +42,6 @@ pub fn memory_register(vcpu: &Vcpu, reg: Reg) -> Option<u64> {
         Reg::Dr3 => vcpu.debug_regs.dr[3],
         Reg::Dr6 => vcpu.debug_regs.dr6,
         Reg::KgsBase => vcpu.msrs.kernel_gs_base,
-        Reg::Tpr => vcpu.cr8,
         _ => return None,
     })
 }
@@ -75,7 +72,6 @@ pub fn memory_register_mut(vcpu: &mut Vcpu, reg: Reg) -> Option<&mut u64> {
         Reg::Dr3 => &mut vcpu.debug_regs.dr[3],
         Reg::Dr6 => &mut vcpu.debug_regs.dr6,
         Reg::KgsBase => &mut vcpu.msrs.kernel_gs_base,
-        Reg::Tpr => &mut vcpu.cr8,
         _ => return None,
     })
 }
@@ -127,7 +123,8 @@ fn selector_field(reg: Reg) -> Option<Field<u16>> {
     SegFields::of(reg.segment()?).selector
 }
 
-/// EINVAL for GDTR and IDTR, which are descriptors only.
+/// EINVAL for GDTR and IDTR, which are descriptors only, and for TPR, which is the local
+/// APIC's.
 pub fn vmx_getreg(this: &mut VtxVcpu, reg: Reg) -> Result<u64, Errno> {
     if let Some(value) = memory_register(&this.vcpu, reg) {
         return Ok(value);
@@ -153,7 +150,7 @@ pub fn vmx_getreg(this: &mut VtxVcpu, reg: Reg) -> Result<u64, Errno> {
     })
 }
 
-/// EINVAL for GDTR and IDTR, for a value that the register can't have, and for an
+/// EINVAL for GDTR, IDTR and TPR, for a value that the register can't have, and for an
 /// interrupt shadow other than none.
 pub fn vmx_setreg(this: &mut VtxVcpu, reg: Reg, value: u64) -> Result<(), Errno> {
     check_value(reg, value)?;
@@ -195,7 +192,6 @@ fn check_value(reg: Reg, value: u64) -> Result<(), Errno> {
     let fits = match reg {
         // MOV DR6 faults on the upper half (SDM vol. 3B, 18.2.6).
         Reg::Dr6 => value >> 32 == 0,
-        Reg::Tpr => value <= TPR_MAX,
         // WRMSR faults on a non-canonical address.
         Reg::KgsBase => (value as i64) << 16 >> 16 == value as i64,
         // Forcing the vcpu into a shadow is not supported.

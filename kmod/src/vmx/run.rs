@@ -7,10 +7,9 @@ use core::sync::atomic::Ordering;
 use vmm_core::exit::{ExitKind, SuspendHow, VmExit};
 use vmm_core::stats::Stat;
 use vmm_core::types::{HostCpu, Vector};
-use vmm_core::vcpu::events::{EntryEvent, EventType, IntInfo};
 use vmm_core::vmx::controls::ProcControls;
 use vmm_core::vmx::field;
-use vmm_core::vmx::interruption::{EntryInterruption, InterruptionInfo};
+use vmm_core::vmx::interruption::InterruptionInfo;
 use vmm_core::vmx::reason::{ExitReason, ExitReasonField};
 
 use super::cpu;
@@ -18,6 +17,7 @@ use super::debug::{self, HostDebugRegs};
 use super::exit::Outcome;
 use super::fail;
 use super::host_state::{self, SavedHost};
+use super::inject::Interrupts;
 use super::instr::{self, InveptType, InvvpidType};
 use super::switch::{VMX_RETURN_LONGJMP, vmx_enter};
 use super::vcpu::{Blocking, Vcpu, VtxVcpu};
@@ -35,6 +35,7 @@ pub struct Run<'a, 'e> {
     pub owns_debug_regs: bool,
     /// An NMI-window exit has just said that an NMI can be delivered.
     pub nmi_window_open: bool,
+    pub interrupts: Interrupts,
 }
 
 /// Runs the guest from `rip` until something that the vm layer has to answer (⑦).
@@ -55,6 +56,7 @@ pub fn vmx_run(this: &mut VtxVcpu, rip: u64, env: &mut RunEnv<'_>) -> VmExit {
         env,
         owns_debug_regs: false,
         nmi_window_open: false,
+        interrupts: Interrupts::START,
     };
     let host = SavedHost::save();
     run.prepare(host_cpu, rip);
@@ -103,6 +105,7 @@ impl Run<'_, '_> {
             vcpu.flush_vpid = false;
             self.invalidate_vpid(host_cpu);
         }
+        self.follow_apic_mode();
         self.own_debug_regs(debug::wanted(self.vmcs.read(field::GUEST_DR7)));
     }
 
@@ -287,66 +290,6 @@ impl Run<'_, '_> {
             return Some(ExitKind::Debug);
         }
         None
-    }
-
-    /// Gives the next entry what it is to deliver; an exit if that is a shutdown.
-    #[inline(always)]
-    fn inject_events(&mut self) -> Option<ExitKind> {
-        let mut injected = false;
-        if !self.env.events.is_empty() {
-            match self.env.events.take_entry_event() {
-                EntryEvent::None => {}
-                EntryEvent::Inject(event) => {
-                    self.inject(event);
-                    injected = true;
-                }
-                EntryEvent::TripleFault => return Some(self.triple_fault()),
-            }
-        }
-        if self.env.requests.nmi.load(Ordering::Acquire) && !self.vcpu.masks_interrupts() {
-            self.inject_nmi(injected);
-        }
-        None
-    }
-
-    /// Fills the VM-entry interruption-information field (25.8.3). The length of an INT n,
-    /// INT3 or INTO is in the VMCS already: from the exit that interrupted its delivery,
-    /// or set by userland (Reg::EntryInstLength).
-    fn inject(&mut self, event: IntInfo) {
-        let vector = event.vector();
-        // Whoever injects #BP or #OF means the instruction, INT3 or INTO.
-        let instruction = event.kind() == EventType::HardwareException
-            && matches!(vector, Vector::BP | Vector::OF);
-        let event = if instruction {
-            IntInfo::new(EventType::SoftwareException, vector, None)
-        } else {
-            event
-        };
-        let entry = EntryInterruption::new(event, self.protected_mode());
-        self.vmcs
-            .write(field::ENTRY_EXCEPTION_ERROR_CODE, entry.error_code);
-        self.vmcs.write(field::ENTRY_INTERRUPTION_INFO, entry.info);
-    }
-
-    /// Delivers the waiting NMI, or asks for an exit when it can be delivered.
-    #[cold]
-    fn inject_nmi(&mut self, injected: bool) {
-        let mut blocking = Blocking::read(&self.vmcs);
-        if self.nmi_window_open {
-            // The window is open although STI blocks interrupts; some CPUs refuse an
-            // NMI at entry then (27.3.1.5), and it may come one instruction early.
-            self.nmi_window_open = false;
-            blocking.set_sti(&mut self.vmcs, false);
-        }
-        if injected || blocking.nmi() {
-            self.set_proc_control(ProcControls::NMI_WINDOW_EXITING, true);
-            return;
-        }
-        self.env.requests.nmi.store(false, Ordering::Release);
-        let event = IntInfo::new(EventType::Nmi, Vector::NMI, None);
-        self.vmcs
-            .write(field::ENTRY_INTERRUPTION_INFO, event.entry_field());
-        self.env.stats.incr(Stat::VcpuNmiCount);
     }
 
     /// An NMI of the host that exited is the host's to handle, before interrupts are on

@@ -4,6 +4,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+use vmm_core::devices::lapic::ApicClock;
 use vmm_core::exit::VmExit;
 use vmm_core::regs::{Reg, SegDesc, SegReg};
 use vmm_core::types::{Errno, HostCpu, VcpuId};
@@ -11,6 +12,8 @@ use vmm_core::vcpu::Capability;
 use vmm_core::vmx::controls::{Proc2Controls, ProcControls};
 use vmm_core::vmx::field;
 
+use super::apicv::VirtualApic;
+use super::cpu;
 use super::debug::DebugRegs;
 use super::fail;
 use super::fpu::GuestFpu;
@@ -22,6 +25,7 @@ use super::vmcs::{ClearVmcs, LoadedVmcs};
 use super::vminit::{self, VmShared};
 use super::vpid::Vpid;
 use crate::host::cpu::critical;
+use crate::host::time;
 use crate::vm::ops::{RunEnv, VcpuOps};
 
 /// The whole of it, behind [`VcpuOps`].
@@ -45,8 +49,7 @@ pub struct Vcpu {
     pub capabilities: u32,
     /// Guest TSC = host TSC + offset.
     pub tsc_offset: u64,
-    /// CR8: the task priority, as long as no local APIC has it.
-    pub cr8: u64,
+    pub apic: VirtualApic,
     /// Where the last run left; another RIP at the next ends an interrupt shadow.
     pub next_rip: Option<u64>,
     /// The CPU whose host state is in the VMCS.
@@ -72,6 +75,15 @@ impl Vcpu {
     /// The guest has IA32_TSC_AUX.
     pub fn has_tsc_aux(&self) -> bool {
         self.vm.backend.rdtscp || self.vm.backend.rdpid
+    }
+
+    /// The clocks of its local APIC.
+    pub fn apic_clock(&self) -> ApicClock {
+        ApicClock {
+            now: time::now(),
+            guest_tsc: cpu::rdtsc().wrapping_add(self.tsc_offset),
+            tsc_hz: self.vm.backend.tsc_hz,
+        }
     }
 
     /// VM_CAP_MASK_HWINTR: a debugger steps, nothing from outside may come between.
@@ -119,6 +131,9 @@ impl VcpuOps for VtxVcpu {
     }
     fn set_capability(&mut self, cap: Capability, on: bool) -> Result<(), Errno> {
         super::capability::vmx_setcap(self, cap, on)
+    }
+    fn apic_clock(&self) -> ApicClock {
+        self.vcpu.apic_clock()
     }
     fn reset(&mut self) -> Result<(), Errno> {
         vminit::vcpu_reset(self);

@@ -9,13 +9,16 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use vmm_core::cpu::msr;
+use vmm_core::devices::lapic::ApicMode;
 use vmm_core::ept::Eptp;
-use vmm_core::types::{Errno, HostCpu, VcpuId, Vector};
+use vmm_core::types::{Errno, HostCpu, Hpa, VcpuId, Vector};
 use vmm_core::vcpu::Capability;
+use vmm_core::vmx::apic::{ApicVirtualization, x2apic_passes};
 use vmm_core::vmx::caps::Features;
 use vmm_core::vmx::controls::Proc2Controls;
 use vmm_core::vmx::{field, reset};
 
+use super::apicv::{self, VirtualApic};
 use super::backend::{Backend, backend};
 use super::cr;
 use super::debug::DebugRegs;
@@ -39,6 +42,12 @@ pub struct VmShared {
     /// The EPT pointer.
     pub eptp: u64,
     msr_bitmap: Pages,
+    /// The same for a vcpu in x2APIC mode whose MSRs the CPU virtualizes; not to be used
+    /// otherwise, because the MSRs that it passes would be the host's APIC's.
+    msr_bitmap_x2apic: Option<Pages>,
+    /// The APIC-access page, where the CPU virtualizes accesses to it: whatever is mapped
+    /// there, its content is never used.
+    pub apic_access: Option<Pages>,
     /// The EPT generation at each host CPU's last entry into this VM. It starts as
     /// [`NEVER`], so that the first entry drops what an earlier VM with the same root page
     /// has left in the TLB.
@@ -51,6 +60,12 @@ impl VmShared {
         self.ept_seen[cpu.0 as usize].load(Ordering::Relaxed)
             != self.ept.generation.load(Ordering::Acquire)
     }
+
+    /// Which MSR accesses don't exit, `x2apic`: with "virtualize x2APIC mode".
+    pub fn msr_bitmap(&self, x2apic: bool) -> Hpa {
+        let x2apic = self.msr_bitmap_x2apic.as_ref().filter(|_| x2apic);
+        x2apic.unwrap_or(&self.msr_bitmap).hpa()
+    }
 }
 
 /// A VM of this backend.
@@ -62,8 +77,12 @@ pub fn vmx_vminit(ept: Arc<EptSpace>) -> Result<Box<dyn VmOps>, Errno> {
     let eptp = Eptp::new(ept.pml4, backend.caps.has(Features::EPT_ACCESSED_DIRTY)).raw();
     let mut ept_seen = Vec::new();
     ept_seen.resize_with(backend.cpus.len(), || AtomicU64::new(NEVER));
+    let delivers = backend.apic == ApicVirtualization::InterruptDelivery;
+    let optional = |wanted: bool, make: fn() -> Result<Pages, Errno>| wanted.then(make).transpose();
     let shared = VmShared {
-        msr_bitmap: msr_bitmap()?,
+        msr_bitmap: msr_bitmap(false)?,
+        msr_bitmap_x2apic: optional(delivers, || msr_bitmap(true))?,
+        apic_access: optional(delivers, || Pages::new(1))?,
         eptp,
         ept,
         ept_seen: ept_seen.into_boxed_slice(),
@@ -73,7 +92,11 @@ pub fn vmx_vminit(ept: Arc<EptSpace>) -> Result<Box<dyn VmOps>, Errno> {
 }
 
 impl VmOps for VtxVm {
-    fn vcpu_init(&self, id: VcpuId) -> Result<Box<dyn VcpuOps>, Errno> {
+    fn apic_access_page(&self) -> Option<Hpa> {
+        None
+    }
+
+    fn vcpu_init(&self, id: VcpuId, apic_page: Hpa) -> Result<Box<dyn VcpuOps>, Errno> {
         let backend = &self.0.backend;
         let use_vpid = backend.controls.proc2.contains(Proc2Controls::ENABLE_VPID);
         let vpid = if use_vpid { Vpid::alloc() } else { None };
@@ -84,11 +107,11 @@ impl VmOps for VtxVm {
             debug_regs: DebugRegs::RESET,
             msrs: GuestMsrs::default(),
             fpu: GuestFpu::new()?,
-            controls: initial_controls(backend, vpid.is_some()),
+            controls: initial_controls(&self.0, vpid.is_some()),
             vpid,
             capabilities: initial_capabilities(backend),
             tsc_offset: 0,
-            cr8: 0,
+            apic: VirtualApic::new(apic_page),
             next_rip: None,
             last_cpu: None,
             host: HostFields::default(),
@@ -109,10 +132,10 @@ pub fn vcpu_reset(this: &mut VtxVcpu) {
     vcpu.debug_regs = DebugRegs::RESET;
     vcpu.msrs = GuestMsrs::default();
     vcpu.fpu.reset();
-    vcpu.controls = initial_controls(&backend, vcpu.vpid.is_some());
+    vcpu.controls = initial_controls(&vcpu.vm, vcpu.vpid.is_some());
     vcpu.capabilities = initial_capabilities(&backend);
     vcpu.tsc_offset = 0;
-    vcpu.cr8 = 0;
+    vcpu.apic = VirtualApic::new(vcpu.apic.page);
     vcpu.next_rip = None;
     vcpu.last_cpu = None;
     vcpu.host = HostFields::default();
@@ -120,15 +143,18 @@ pub fn vcpu_reset(this: &mut VtxVcpu) {
     this.with_vmcs(vmcs_set_defaults);
 }
 
-fn initial_controls(backend: &Backend, vpid: bool) -> VcpuControls {
+fn initial_controls(vm: &VmShared, vpid: bool) -> VcpuControls {
+    let backend = &vm.backend;
     let mut proc2 = backend.controls.proc2;
     proc2.set(Proc2Controls::ENABLE_VPID, vpid);
-    VcpuControls {
+    let mut controls = VcpuControls {
         proc: backend.controls.proc,
         proc2,
         // Machine checks are the host's. #DB comes and goes with the debug registers.
         exception_bitmap: 1 << Vector::MC.0,
-    }
+    };
+    apicv::set_mode(&mut controls, vm, ApicMode::Xapic);
+    controls
 }
 
 fn initial_capabilities(backend: &Backend) -> u32 {
@@ -162,12 +188,7 @@ fn host_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &mut Vcpu) {
 }
 
 fn control_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &mut Vcpu) {
-    let VmShared {
-        backend,
-        eptp,
-        msr_bitmap,
-        ..
-    } = &*vcpu.vm;
+    let VmShared { backend, eptp, .. } = &*vcpu.vm;
     let controls = &vcpu.controls;
     vmcs.write(field::PIN_BASED_CONTROLS, backend.controls.pin.bits());
     vmcs.write(
@@ -192,7 +213,9 @@ fn control_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &mut Vcpu) {
     vmcs.write(field::ENTRY_INSTRUCTION_LENGTH, 0);
     vmcs.write(field::TSC_OFFSET, vcpu.tsc_offset);
     vmcs.write(field::EPT_POINTER, *eptp);
-    vmcs.write(field::MSR_BITMAPS_ADDRESS, msr_bitmap.hpa().get());
+    let bitmap = vcpu.vm.msr_bitmap(false);
+    vmcs.write(field::MSR_BITMAPS_ADDRESS, bitmap.get());
+    apicv::vmcs_defaults(vmcs, vcpu);
     if let Some(ticks) = backend.time_slice {
         vmcs.write(field::VMX_PREEMPTION_TIMER_VALUE, ticks);
     }
@@ -213,20 +236,29 @@ fn guest_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &Vcpu) {
 /// Which MSR accesses don't exit, by the policy table. The bitmap (25.6.9) has four parts
 /// of 1 KiB: reads of MSRs 0 to 1FFFH, reads of C0000000H to C0001FFFH, writes of the same.
 /// A clear bit passes.
-fn msr_bitmap() -> Result<Pages, Errno> {
+fn msr_bitmap(x2apic: bool) -> Result<Pages, Errno> {
     const WRITES: usize = 2048;
     let mut page = Pages::new(1)?;
     let bitmap = page.bytes_mut();
     bitmap.fill(0xff);
+    let mut pass = |code, read, write| {
+        let Some(bit) = msr_bit(code) else { return };
+        if read {
+            bitmap[bit / 8] &= !(1 << (bit % 8));
+        }
+        if write {
+            bitmap[WRITES + bit / 8] &= !(1 << (bit % 8));
+        }
+    };
     for row in msr::POLICY {
         for code in row.first..=row.last {
-            let Some(bit) = msr_bit(code) else { continue };
-            if row.place.read_passes() {
-                bitmap[bit / 8] &= !(1 << (bit % 8));
-            }
-            if row.place.write_passes() {
-                bitmap[WRITES + bit / 8] &= !(1 << (bit % 8));
-            }
+            pass(code, row.place.read_passes(), row.place.write_passes());
+        }
+    }
+    if x2apic {
+        for code in 0x800..=0x8ff {
+            let (read, write) = x2apic_passes(code);
+            pass(code, read, write);
         }
     }
     Ok(page)

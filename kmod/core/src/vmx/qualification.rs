@@ -235,6 +235,44 @@ bitflags! {
     }
 }
 
+/// APIC access (table 28-6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ApicAccess {
+    /// Within the page; undefined for the physical accesses.
+    pub offset: u16,
+    /// `None` for a reserved type.
+    pub kind: Option<ApicAccessType>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ApicAccessType {
+    LinearRead,
+    LinearWrite,
+    LinearFetch,
+    LinearEventDelivery,
+    /// By guest-physical address: of page tables, during an event's delivery.
+    PhysicalEventDelivery,
+    /// The same for an instruction, its fetch or its operands.
+    PhysicalOther,
+}
+
+impl ApicAccess {
+    pub const fn from_raw(raw: u64) -> Self {
+        Self {
+            offset: raw as u16 & 0xfff,
+            kind: match raw >> 12 & 0xf {
+                0 => Some(ApicAccessType::LinearRead),
+                1 => Some(ApicAccessType::LinearWrite),
+                2 => Some(ApicAccessType::LinearFetch),
+                3 => Some(ApicAccessType::LinearEventDelivery),
+                10 => Some(ApicAccessType::PhysicalEventDelivery),
+                15 => Some(ApicAccessType::PhysicalOther),
+                _ => None,
+            },
+        }
+    }
+}
+
 /// Task switch (table 28-2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TaskSwitchQualification {
@@ -315,6 +353,18 @@ mod tests {
         let io = IoQualification::from_raw(0x03f8_0000).unwrap();
         assert_eq!((io.bytes, io.port), (1, 0x3f8));
         assert!(!io.input && !io.string && !io.rep && !io.immediate);
+    }
+
+    #[test]
+    fn apic_accesses() {
+        let write = ApicAccess::from_raw(0x1390);
+        assert_eq!(write.offset, 0x390);
+        assert_eq!(write.kind, Some(ApicAccessType::LinearWrite));
+        let read = ApicAccess::from_raw(0x0020);
+        assert_eq!(read.kind, Some(ApicAccessType::LinearRead));
+        let walk = ApicAccess::from_raw(0xf000);
+        assert_eq!(walk.kind, Some(ApicAccessType::PhysicalOther));
+        assert_eq!(ApicAccess::from_raw(0x4000).kind, None);
     }
 
     #[test]
