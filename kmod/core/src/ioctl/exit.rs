@@ -5,10 +5,12 @@ use core::mem::offset_of;
 use vmm_sys as sys;
 
 use super::fields::store;
+use crate::cpu::emulate::decode;
+use crate::cpu::emulate::vie::{self, Vie};
 use crate::exit::{
     Access, EntryInst, ExitKind, Inout, InoutStr, InstEmul, TaskSwitch, VmExit, VmFail, VmxExit,
 };
-use crate::regs::{GuestPaging, SegDesc};
+use crate::regs::{GuestPaging, Reg, SegDesc, SegReg};
 
 /// Stores into a field of the structure at the writer's place, with its C type.
 macro_rules! put_at {
@@ -38,7 +40,7 @@ pub fn encode_exit(exit: &VmExit) -> [u8; VM_EXIT_SIZE] {
         bytes: &mut bytes,
         base: offset_of!(sys::vm_exit, u),
     };
-    payload(&mut u, &exit.kind);
+    payload(&mut u, exit);
     bytes
 }
 
@@ -93,8 +95,8 @@ fn exitcode(kind: &ExitKind) -> sys::vm_exitcode {
 }
 
 /// The union's member; each starts where the union does.
-fn payload(u: &mut Writer<'_>, kind: &ExitKind) {
-    match *kind {
+fn payload(u: &mut Writer<'_>, exit: &VmExit) {
+    match exit.kind {
         ExitKind::Inout(inout) => write_inout(u, &inout),
         ExitKind::Vmx(vmx) => write_vmx(u, &vmx),
         ExitKind::Rdmsr { code } => put_at!(u, sys::vm_exit_msr, code: u32 = code),
@@ -119,7 +121,7 @@ fn payload(u: &mut Writer<'_>, kind: &ExitKind) {
             put_at!(u, sys::vm_exit_paging, gpa: u64 = gpa.0);
             put_at!(u, sys::vm_exit_paging, fault_type: i32 = fault_type);
         }
-        ExitKind::InstEmul(emul) => write_inst_emul(u, &emul),
+        ExitKind::InstEmul(emul) => write_inst_emul(u, &emul, exit.inst_length),
         ExitKind::SpinupAp { vcpu, rip } => {
             put_at!(u, sys::vm_exit_spinup_ap, vcpu: i32 = vcpu.0.into());
             put_at!(u, sys::vm_exit_spinup_ap, rip: u64 = rip);
@@ -216,7 +218,8 @@ fn write_vmx(w: &mut Writer<'_>, vmx: &VmxExit) {
     }
 }
 
-fn write_inst_emul(w: &mut Writer<'_>, emul: &InstEmul) {
+/// With a length, the guest goes on behind the instruction: userland has to find it decoded.
+fn write_inst_emul(w: &mut Writer<'_>, emul: &InstEmul, inst_length: u8) {
     put_at!(w, sys::vm_exit_inst_emul, gpa: u64 = emul.gpa.0);
     put_at!(w, sys::vm_exit_inst_emul, gla: u64 = emul.gla.0);
     put_at!(w, sys::vm_exit_inst_emul, cs_base: u64 = emul.cs_base);
@@ -225,13 +228,82 @@ fn write_inst_emul(w: &mut Writer<'_>, emul: &InstEmul) {
         &mut w.at(offset_of!(sys::vm_exit_inst_emul, paging)),
         &emul.paging,
     );
-    // Not decoded (`decoded` is 0): userland decodes it from the bytes.
-    let vie = &mut w.at(offset_of!(sys::vm_exit_inst_emul, vie));
-    vie.store(offset_of!(sys::vie, inst), &emul.inst.bytes);
-    put_at!(vie, sys::vie, num_valid: u8 = emul.inst.len);
-    put_at!(vie, sys::vie, base_register: i32 = sys::VM_REG_LAST as i32);
-    put_at!(vie, sys::vie, index_register: i32 = sys::VM_REG_LAST as i32);
-    put_at!(vie, sys::vie, segment_register: i32 = sys::VM_REG_LAST as i32);
+    let mut w = w.at(offset_of!(sys::vm_exit_inst_emul, vie));
+    w.store(offset_of!(sys::vie, inst), &emul.inst.bytes);
+    put_at!(w, sys::vie, num_valid: u8 = emul.inst.len);
+    let bytes = &emul.inst.bytes[..usize::from(emul.inst.len).min(emul.inst.bytes.len())];
+    let decoded = (inst_length != 0)
+        .then(|| decode(bytes, emul.paging.cpu_mode, emul.cs_d).ok())
+        .flatten()
+        .and_then(|inst| vie::of(&inst, emul.paging.cpu_mode));
+    match decoded {
+        Some(vie) => write_vie(&mut w, &vie),
+        None => write_vie_registers(&mut w, None, None, None),
+    }
+}
+
+/// Everything but the bytes. Bit-fields are counted from the lowest bit of their unit.
+fn write_vie(w: &mut Writer<'_>, vie: &Vie) {
+    let flags = [
+        vie.rex_w,
+        vie.rex_r,
+        vie.rex_x,
+        vie.rex_b,
+        vie.rex_present,
+        vie.repz_present,
+        vie.repnz_present,
+        vie.opsize_override,
+        vie.addrsize_override,
+        vie.segment_override,
+    ];
+    let flags = flags
+        .into_iter()
+        .enumerate()
+        .fold(0u16, |bits, (i, flag)| bits | u16::from(flag) << i);
+    put_at!(w, sys::vie, num_processed: u8 = vie.num_processed);
+    let bits = offset_of!(sys::vie, num_processed) + 1;
+    // addrsize:4, opsize:4; the ten flags; mod:2, reg:4, rm:4; ss:2, vex_present:1,
+    // vex_l:1, index:4, base:4. No field lies across bytes.
+    let [flags_low, flags_high] = flags.to_le_bytes();
+    w.store(
+        bits,
+        &[
+            vie.addrsize & 0xf | vie.opsize << 4,
+            flags_low,
+            flags_high | vie.modrm_mod << 2 | vie.reg << 4,
+            vie.rm | vie.ss << 4,
+            vie.index | vie.base << 4,
+        ],
+    );
+    put_at!(w, sys::vie, disp_bytes: u8 = vie.disp_bytes);
+    put_at!(w, sys::vie, imm_bytes: u8 = vie.imm_bytes);
+    put_at!(w, sys::vie, scale: u8 = vie.scale);
+    write_vie_registers(
+        w,
+        vie.base_register,
+        vie.index_register,
+        vie.segment_register,
+    );
+    put_at!(w, sys::vie, displacement: i64 = vie.displacement);
+    put_at!(w, sys::vie, immediate: i64 = vie.immediate);
+    put_at!(w, sys::vie, decoded: u8 = 1);
+    let mut w = w.at(offset_of!(sys::vie, op));
+    put_at!(w, sys::vie_op, op_byte: u8 = vie.op.op_byte);
+    put_at!(w, sys::vie_op, op_type: u8 = vie.op.op_type);
+    put_at!(w, sys::vie_op, op_flags: u16 = vie.op.op_flags);
+}
+
+fn write_vie_registers(
+    w: &mut Writer<'_>,
+    base: Option<Reg>,
+    index: Option<Reg>,
+    segment: Option<SegReg>,
+) {
+    let last = sys::VM_REG_LAST as i32;
+    let number = |reg: Option<Reg>| reg.map_or(last, |reg| reg as i32);
+    put_at!(w, sys::vie, base_register: i32 = number(base));
+    put_at!(w, sys::vie, index_register: i32 = number(index));
+    put_at!(w, sys::vie, segment_register: i32 = segment.map_or(last, |seg| seg as i32));
 }
 
 fn write_task_switch(w: &mut Writer<'_>, ts: &TaskSwitch) {
