@@ -21,7 +21,7 @@ crate::tests! {
     requests_after_destroy,
 }
 
-fn refused<T: Debug>(result: Result<T, Error>, errno: i32, what: &str) {
+pub fn refused<T: Debug>(result: Result<T, Error>, errno: i32, what: &str) {
     match result {
         Err(e) if e.is(errno) => {}
         other => panic!("{what}: {other:?} instead of errno {errno}"),

@@ -4,6 +4,7 @@
 //! The output has libtest's form, the exit status is 0 only if all passed.
 
 mod abi;
+mod devices;
 mod exits;
 mod lifecycle;
 mod machine;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         registers::TESTS,
         memory::TESTS,
         abi::TESTS,
+        devices::TESTS,
         lifecycle::TESTS,
     ]
     .concat();
