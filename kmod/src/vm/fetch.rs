@@ -18,7 +18,7 @@ pub struct CodeContext {
     pub paging: GuestPaging,
     pub cs_base: u64,
     pub cs_d: bool,
-    regs: PagingRegs,
+    pub regs: PagingRegs,
 }
 
 /// A fetch that the guest's paging refuses: #PF.

@@ -25,6 +25,7 @@ use vcpu::{Frozen, Vcpu};
 
 pub mod cpuset;
 pub mod devices;
+pub mod emulate;
 pub mod fetch;
 pub mod memory;
 pub mod mmio;

@@ -13,7 +13,7 @@ use vmm_core::vmx::reason::ExitReason;
 use super::ops::RunEnv;
 use super::platform::{self, VcpuPlatform};
 use super::vcpu::{Frozen, Halted};
-use super::{Vm, fetch};
+use super::{Vm, emulate, fetch};
 use crate::host::{thread, time};
 use crate::log_warn;
 
@@ -149,8 +149,8 @@ fn no_memory(gpa: Gpa, access: Access) -> VmxExit {
     }
 }
 
-/// An access to what is not memory: userland emulates the instruction, which is fetched
-/// here. A fetch that faults is the guest's page fault.
+/// An access to what is not memory: the instruction is fetched here and emulated, by
+/// userland if the device isn't the kernel's. A fetch that faults is the guest's page fault.
 fn inst_emul(
     vm: &Vm,
     frozen: &mut Frozen<'_>,
@@ -170,10 +170,8 @@ fn inst_emul(
                 paging: code.paging,
                 inst,
             };
-            Ok(Handled::Return(VmExit {
-                kind: ExitKind::InstEmul(emul),
-                ..exit
-            }))
+            let left = emulate::emulate(vm, frozen, exit, emul, &code.regs)?;
+            Ok(left.map_or(Handled::Continue, Handled::Return))
         }
         Err(fault) => {
             frozen
