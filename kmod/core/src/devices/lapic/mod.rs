@@ -127,3 +127,6 @@ pub struct LocalApic<P> {
     /// An ExtINT came as a message or on LINT0, and has not been taken.
     extint: bool,
 }
+
+#[cfg(test)]
+mod tests;
