@@ -1,5 +1,6 @@
 //! Capabilities of a vcpu (VM_GET_CAPABILITY, VM_SET_CAPABILITY): which controls they turn,
-//! and whether the CPU has them. Where bhyve's vmm answers ENOENT on Intel, so does this.
+//! and whether the CPU has them. Where bhyve's vmm answers ENOENT on Intel, so does this,
+//! with one exception: RFLAGS.TF steps where the monitor trap flag is missing.
 
 use vmm_core::types::{Errno, Vector};
 use vmm_core::vcpu::Capability;
@@ -8,7 +9,10 @@ use vmm_core::vmx::controls::{Proc2Controls, ProcControls};
 use vmm_core::vmx::field;
 
 use super::backend::Backend;
-use super::vcpu::{Vcpu, VtxVcpu};
+use super::vcpu::{Blocking, Vcpu, VtxVcpu};
+use super::vmcs::LoadedVmcs;
+
+const RFLAGS_TF: u64 = 1 << 8;
 
 /// What a capability is made of.
 enum Means {
@@ -18,6 +22,8 @@ enum Means {
     Proc2(Proc2Controls),
     /// A bit of the exception bitmap.
     Exception(Vector),
+    /// RFLAGS.TF with #DB exiting.
+    TrapFlag,
     /// The capability's bit in the vcpu is all there is to it.
     Flag,
 }
@@ -52,9 +58,8 @@ fn means(backend: &Backend, cap: Capability) -> Result<Means, Errno> {
         Capability::Rdtscp if backend.rdtscp => Ok(Means::Flag),
         Capability::Rdpid | Capability::Rdtscp => Err(Errno::ENOENT),
         Capability::IpiExit | Capability::MaskHwintr => Ok(Means::Flag),
-        // The debugger uses the monitor trap flag; hiding RFLAGS.TF would need exits on
-        // PUSHF, which VT-x has not.
-        Capability::RflagsTf => Err(Errno::ENOENT),
+        // A PUSHF that is stepped shows the flag: VT-x has no exit for it, as AMD has.
+        Capability::RflagsTf => Ok(Means::TrapFlag),
     }
 }
 
@@ -96,10 +101,33 @@ pub fn vmx_setcap(this: &mut VtxVcpu, cap: Capability, on: bool) -> Result<(), E
                     controls.exception_bitmap & !bit | if on { bit } else { 0 };
                 vmcs.write(field::EXCEPTION_BITMAP, controls.exception_bitmap);
             }
+            Means::TrapFlag => set_trap_flag(vmcs, vcpu, on),
             Means::Flag => {}
         }
         let bit = 1 << cap as u32;
         vcpu.capabilities = vcpu.capabilities & !bit | if on { bit } else { 0 };
     });
     Ok(())
+}
+
+/// Takes RFLAGS.TF from the guest, or gives it back what it had. The run decides about
+/// #DB's bit in the exception bitmap (`Run::own_debug_regs`).
+fn set_trap_flag(vmcs: &mut LoadedVmcs<'_>, vcpu: &mut Vcpu, on: bool) {
+    let rflags = vmcs.read(field::GUEST_RFLAGS);
+    let tf = match (on, vcpu.traced_tf) {
+        (true, own) => {
+            vcpu.traced_tf = own.or(Some(rflags & RFLAGS_TF != 0));
+            true
+        }
+        (false, Some(own)) => {
+            vcpu.traced_tf = None;
+            own
+        }
+        (false, None) => return,
+    };
+    let rflags = rflags & !RFLAGS_TF | if tf { RFLAGS_TF } else { 0 };
+    vmcs.write(field::GUEST_RFLAGS, rflags);
+    // VM entry doesn't take TF in the shadow of STI or MOV SS, unless a trap is pending
+    // (27.3.1.5), which would then come instead of a step.
+    Blocking::clear_shadow(vmcs);
 }

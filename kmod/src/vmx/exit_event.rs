@@ -8,7 +8,7 @@ use vmm_core::vcpu::Capability;
 use vmm_core::vcpu::events::{EventType, IntInfo};
 use vmm_core::vmx::field;
 use vmm_core::vmx::interruption::InterruptionInfo;
-use vmm_core::vmx::qualification::TaskSwitchQualification;
+use vmm_core::vmx::qualification::{DebugExceptions, TaskSwitchQualification};
 
 use super::cpu;
 use super::debug::{DR6_BS, DR7_GD};
@@ -91,7 +91,33 @@ impl Run<'_, '_> {
             let inst_length = self.instruction_length();
             return Outcome::LeaveRestart(ExitKind::Bpt { inst_length });
         }
+        if info.is_exception(Vector::DB) {
+            if let Some(exit) = self.traced_step() {
+                return exit;
+            }
+        }
         self.reflect(info)
+    }
+
+    /// VM_CAP_RFLAGS_TF: a step that a debugger has asked for is not the guest's to see.
+    fn traced_step(&mut self) -> Option<Outcome> {
+        let own = self.vcpu.traced_tf?;
+        let what = DebugExceptions::from_bits_retain(self.vmcs.read(field::EXIT_QUALIFICATION));
+        if !what.contains(DebugExceptions::SINGLE_STEP) {
+            return None;
+        }
+        if self.vmcs.read(field::GUEST_RFLAGS) & RFLAGS_TF == 0 {
+            // The instruction itself has cleared it (POPF, IRET, SYSCALL).
+            self.vcpu.traced_tf = Some(false);
+        }
+        // The next entry has TF too, see `capability`.
+        Blocking::clear_shadow(&mut self.vmcs);
+        Some(Outcome::LeaveRestart(ExitKind::Db {
+            trace_trap: true,
+            pushf_intercept: false,
+            tf_shadow: own,
+            paging: self.guest_paging(),
+        }))
     }
 
     /// The guest gets the exception as if it had not exited.

@@ -134,7 +134,8 @@ impl Run<'_, '_> {
             controls.proc.set(ProcControls::MOV_DR_EXITING, !own);
         }
         let db = 1 << Vector::DB.0;
-        controls.exception_bitmap = controls.exception_bitmap & !db | if own { 0 } else { db };
+        let db_exits = !own || self.vcpu.traced_tf.is_some();
+        controls.exception_bitmap = controls.exception_bitmap & !db | if db_exits { db } else { 0 };
         if controls.proc != before.0 {
             self.vmcs.write(
                 field::PRIMARY_PROCESSOR_BASED_CONTROLS,

@@ -47,6 +47,8 @@ pub struct Vcpu {
     pub controls: VcpuControls,
     /// Capabilities that are on, a bit for each ABI number.
     pub capabilities: u32,
+    /// VM_CAP_RFLAGS_TF: RFLAGS.TF is the debugger's, and this is the guest's own.
+    pub traced_tf: Option<bool>,
     /// Guest TSC = host TSC + offset.
     pub tsc_offset: u64,
     pub apic: VirtualApic,

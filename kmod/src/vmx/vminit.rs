@@ -110,6 +110,7 @@ impl VmOps for VtxVm {
             controls: initial_controls(&self.0, vpid.is_some()),
             vpid,
             capabilities: initial_capabilities(backend),
+            traced_tf: None,
             tsc_offset: 0,
             apic: VirtualApic::new(apic_page),
             next_rip: None,
@@ -134,6 +135,7 @@ pub fn vcpu_reset(this: &mut VtxVcpu) {
     vcpu.fpu.reset();
     vcpu.controls = initial_controls(&vcpu.vm, vcpu.vpid.is_some());
     vcpu.capabilities = initial_capabilities(&backend);
+    vcpu.traced_tf = None;
     vcpu.tsc_offset = 0;
     vcpu.apic = VirtualApic::new(vcpu.apic.page);
     vcpu.next_rip = None;

@@ -110,6 +110,8 @@ pub const fn x2apic_passes(msr: u32) -> (bool, bool) {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     const ALL: Features = DELIVERY_FEATURES.union(Features::TPR_SHADOW);
