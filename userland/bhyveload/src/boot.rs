@@ -5,7 +5,6 @@
 use vmmapi::{Reg, SegDesc, SegReg};
 
 use crate::layout::{Layout, LayoutError};
-use crate::multiboot;
 
 const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;
@@ -22,9 +21,12 @@ const PAGE: u64 = 4096;
 const PAGE_TABLES_LEN: u64 = 6 * PAGE;
 const STACK_LEN: u64 = 4 * PAGE;
 
-const CODE_SELECTOR: u64 = 0x08;
-const DATA_SELECTOR: u64 = 0x10;
-/// null, code, data as SDM figure 3-8 lays them out: flat, 4 GiB, present, accessed.
+/// __BOOT_CS and __BOOT_DS of Linux' boot protocol; the other formats leave it open.
+const CODE_SELECTOR: u64 = 0x10;
+const DATA_SELECTOR: u64 = 0x18;
+/// Two null descriptors, code, data.
+const GDT_LEN: u64 = 4 * 8;
+/// Code and data as SDM figure 3-8 lays them out: flat, 4 GiB, present, accessed.
 const GDT_CODE32: u64 = 0x00cf_9b00_0000_ffff;
 const GDT_CODE64: u64 = 0x00af_9b00_0000_ffff;
 const GDT_DATA: u64 = 0x00cf_9300_0000_ffff;
@@ -88,18 +90,20 @@ pub fn real_mode(entry: u64, image_start: u64) -> BootState {
     state
 }
 
-/// 32-bit protected mode without paging as the multiboot specification has it (3.2). The
-/// GDT is a service: a kernel that follows the specification loads its own.
-pub fn multiboot(
+/// 32-bit protected mode without paging, as the multiboot specification (3.2) and PVH have
+/// it: the image finds what it is told through EBX. The GDT and the stack are a service: a
+/// kernel that follows these specifications makes its own.
+pub fn protected_mode(
     layout: &mut Layout,
     entry: u64,
+    eax: u32,
     info: (u64, Vec<u8>),
 ) -> Result<BootState, LayoutError> {
-    let gdt = layout.allocate("the GDT", 24, 8, 0)?;
+    let gdt = layout.allocate("the GDT", GDT_LEN, 8, 0)?;
     let stack = layout.allocate("the boot stack", STACK_LEN, 16, 0)?;
     let mut state = BootState::default();
     state.general(&[
-        (Reg::Rax, u64::from(multiboot::BOOTLOADER_MAGIC)),
+        (Reg::Rax, u64::from(eax)),
         (Reg::Rbx, info.0),
         (Reg::Rsp, stack + STACK_LEN),
         (Reg::Rip, entry),
@@ -118,19 +122,33 @@ pub fn long_mode(
     entry: u64,
     command_line: &str,
 ) -> Result<BootState, LayoutError> {
-    let tables = layout.allocate("the page tables", PAGE_TABLES_LEN, PAGE, 0)?;
-    let gdt = layout.allocate("the GDT", 24, 8, 0)?;
-    let stack = layout.allocate("the boot stack", STACK_LEN, 16, 0)?;
     let mut text = command_line.as_bytes().to_vec();
     text.push(0);
     let text_at = layout.allocate("the command line", text.len() as u64, 8, 0)?;
+    let memory = layout.lowmem() + layout.highmem();
+    let arguments = [(Reg::Rdi, text_at), (Reg::Rsi, memory)];
+    let mut state = paged(layout, entry, &arguments)?;
+    state.memory.push((text_at, text));
+    Ok(state)
+}
+
+/// The same mapping for Linux, whose RSI points to the boot parameters.
+pub fn linux(layout: &mut Layout, entry: u64, params: u64) -> Result<BootState, LayoutError> {
+    paged(layout, entry, &[(Reg::Rsi, params)])
+}
+
+/// Long mode with the first 4 GiB mapped one to one, and a stack.
+fn paged(
+    layout: &mut Layout,
+    entry: u64,
+    arguments: &[(Reg, u64)],
+) -> Result<BootState, LayoutError> {
+    let tables = layout.allocate("the page tables", PAGE_TABLES_LEN, PAGE, 0)?;
+    let gdt = layout.allocate("the GDT", GDT_LEN, 8, 0)?;
+    let stack = layout.allocate("the boot stack", STACK_LEN, 16, 0)?;
     let mut state = BootState::default();
-    state.general(&[
-        (Reg::Rdi, text_at),
-        (Reg::Rsi, layout.lowmem() + layout.highmem()),
-        (Reg::Rsp, stack + STACK_LEN),
-        (Reg::Rip, entry),
-    ]);
+    let start = [(Reg::Rsp, stack + STACK_LEN), (Reg::Rip, entry)];
+    state.general(&[arguments, &start].concat());
     state.control(
         CR0_PE | CR0_ET | CR0_NE | CR0_PG,
         tables,
@@ -140,7 +158,6 @@ pub fn long_mode(
     state.flat_segments(ACCESS_CODE64);
     state.gdt(gdt, GDT_CODE64);
     state.memory.push((tables, identity_tables(tables)));
-    state.memory.push((text_at, text));
     Ok(state)
 }
 
@@ -275,7 +292,7 @@ impl BootState {
     }
 
     fn gdt(&mut self, base: u64, code: u64) {
-        let entries = [0, code, GDT_DATA];
+        let entries = [0, 0, code, GDT_DATA];
         self.memory.push((
             base,
             entries.into_iter().flat_map(u64::to_le_bytes).collect(),
@@ -284,7 +301,7 @@ impl BootState {
             SegReg::Gdtr,
             SegDesc {
                 base,
-                limit: 23,
+                limit: GDT_LEN as u32 - 1,
                 access: 0,
             },
         ));
@@ -321,9 +338,10 @@ mod tests {
     }
 
     #[test]
-    fn multiboot_hands_over_magic_and_information() {
+    fn protected_mode_hands_over_a_magic_and_information() {
         let mut layout = Layout::new(64 << 20);
-        let state = multiboot(&mut layout, 0x10_0000, (0x5000, vec![1, 2, 3])).unwrap();
+        let info = (0x5000, vec![1, 2, 3]);
+        let state = protected_mode(&mut layout, 0x10_0000, 0x2bad_b002, info).unwrap();
         assert_eq!(register(&state, Reg::Rax), 0x2bad_b002);
         assert_eq!(register(&state, Reg::Rbx), 0x5000);
         assert_eq!(register(&state, Reg::Rip), 0x10_0000);
@@ -381,8 +399,9 @@ mod tests {
         let mut layout = Layout::new(64 << 20);
         for state in [
             real_mode(0x7c00, 0x7c00),
-            multiboot(&mut layout, 0x10_0000, (0x5000, Vec::new())).unwrap(),
+            protected_mode(&mut layout, 0x10_0000, 0, (0x5000, Vec::new())).unwrap(),
             long_mode(&mut layout, 0x10_0000, "").unwrap(),
+            linux(&mut layout, 0x100_0200, 0x5000).unwrap(),
         ] {
             let mut names: Vec<Reg> = state.registers.iter().map(|(reg, _)| *reg).collect();
             names.sort();

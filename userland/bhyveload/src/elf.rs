@@ -1,5 +1,6 @@
 //! ELF executables (System V ABI, chapters 4 and 5; 32- and 64-bit, x86): PT_LOAD segments
-//! at their physical addresses, and the entry point translated to a physical address.
+//! at their physical addresses, the entry point translated to a physical address, and the
+//! notes (PT_NOTE) that say how else an image can be entered.
 
 use crate::image::{Image, ImageError, Reader, Segment};
 
@@ -12,6 +13,7 @@ const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
+const PT_NOTE: u32 = 4;
 
 /// One program header, widened to 64 bits.
 struct Phdr {
@@ -21,6 +23,20 @@ struct Phdr {
     paddr: u64,
     file_size: u64,
     mem_size: u64,
+    align: u64,
+}
+
+/// What an executable holds, before anyone asks how it is entered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contents<'a> {
+    pub segments: Vec<Segment<'a>>,
+    /// The entry point as the header has it.
+    entry: u64,
+    /// The same as a physical address, if it lies in a segment.
+    physical_entry: Option<u64>,
+    interpreter: bool,
+    /// The contents and alignment of each PT_NOTE.
+    notes: Vec<(&'a [u8], u64)>,
 }
 
 /// CLASS_32 or CLASS_64 of something that begins like an ELF file.
@@ -35,8 +51,26 @@ pub fn class(file: &[u8]) -> Result<u8, ImageError> {
     }
 }
 
-/// Takes an ELF executable apart.
+/// Takes apart an ELF executable that is entered at the header's entry point.
 pub fn parse(file: &[u8]) -> Result<Image<'_>, ImageError> {
+    let contents = read(file)?;
+    if contents.interpreter {
+        return Err(ImageError::ElfInterpreter);
+    }
+    if contents.segments.is_empty() {
+        return Err(ImageError::NothingToLoad);
+    }
+    let entry = contents
+        .physical_entry
+        .ok_or(ImageError::EntryOutside(contents.entry))?;
+    Ok(Image {
+        segments: contents.segments,
+        entry,
+    })
+}
+
+/// Takes an ELF executable apart.
+pub fn read(file: &[u8]) -> Result<Contents<'_>, ImageError> {
     let class = class(file)?;
     let reader = Reader { bytes: file };
     if file[5] != 1 {
@@ -77,17 +111,28 @@ pub fn parse(file: &[u8]) -> Result<Image<'_>, ImageError> {
         u64::from(phentsize) * u64::from(phnum),
     )?;
 
-    let mut segments = Vec::new();
-    let mut physical_entry = None;
+    let mut contents = Contents {
+        segments: Vec::new(),
+        entry,
+        physical_entry: None,
+        interpreter: false,
+        notes: Vec::new(),
+    };
     for (index, bytes) in table
         .chunks_exact(usize::from(phentsize).max(1))
         .enumerate()
     {
         let phdr = program_header(class, Reader { bytes })?;
         match phdr.kind {
-            PT_INTERP => return Err(ImageError::ElfInterpreter),
-            PT_LOAD if phdr.mem_size > 0 => {}
-            _ => continue,
+            PT_INTERP => contents.interpreter = true,
+            PT_NOTE => {
+                let notes = reader.slice("an ELF note segment", phdr.offset, phdr.file_size)?;
+                contents.notes.push((notes, phdr.align));
+            }
+            _ => {}
+        }
+        if phdr.kind != PT_LOAD || phdr.mem_size == 0 {
+            continue;
         }
         let Phdr {
             vaddr,
@@ -114,19 +159,45 @@ pub fn parse(file: &[u8]) -> Result<Image<'_>, ImageError> {
         let offset = if file_size == 0 { 0 } else { phdr.offset };
         let data = reader.slice("an ELF segment", offset, file_size)?;
         if (vaddr..vaddr + mem_size).contains(&entry) {
-            physical_entry = physical_entry.or(Some(gpa + (entry - vaddr)));
+            contents.physical_entry.get_or_insert(gpa + (entry - vaddr));
         }
-        segments.push(Segment {
+        contents.segments.push(Segment {
             gpa,
             data,
             mem_size,
         });
     }
-    if segments.is_empty() {
-        return Err(ImageError::NothingToLoad);
+    Ok(contents)
+}
+
+impl<'a> Contents<'a> {
+    /// The descriptor of the first note with that name and type. Notes that are malformed
+    /// end the search in their segment.
+    pub fn note(&self, name: &[u8], kind: u32) -> Option<&'a [u8]> {
+        self.notes
+            .iter()
+            .find_map(|(notes, align)| find_note(notes, *align, name, kind))
     }
-    let entry = physical_entry.ok_or(ImageError::EntryOutside(entry))?;
-    Ok(Image { segments, entry })
+}
+
+/// System V ABI, chapter 5, "Note Section": sizes of name and descriptor, type, and then
+/// both, each padded to 4 bytes (to 8 in segments that say so).
+fn find_note<'a>(notes: &'a [u8], align: u64, name: &[u8], kind: u32) -> Option<&'a [u8]> {
+    let reader = Reader { bytes: notes };
+    let align = if align == 8 { 8 } else { 4 };
+    let mut at = 0_u64;
+    loop {
+        let word = |n: u64| reader.u32("a note", at + 4 * n).ok();
+        let (name_len, desc_len, note_kind) = (word(0)?, word(1)?, word(2)?);
+        let name_at = at + 12;
+        let desc_at = (name_at + u64::from(name_len)).next_multiple_of(align);
+        let note_name = reader.slice("a note's name", name_at, name_len.into());
+        let desc = reader.slice("a note", desc_at, desc_len.into()).ok()?;
+        if note_kind == kind && note_name == Ok(name) {
+            return Some(desc);
+        }
+        at = (desc_at + u64::from(desc_len)).next_multiple_of(align);
+    }
 }
 
 fn program_header(class: u8, reader: Reader<'_>) -> Result<Phdr, ImageError> {
@@ -141,6 +212,7 @@ fn program_header(class: u8, reader: Reader<'_>) -> Result<Phdr, ImageError> {
             paddr: word(12)?,
             file_size: word(16)?,
             mem_size: word(20)?,
+            align: word(28)?,
         }
     } else {
         Phdr {
@@ -150,6 +222,7 @@ fn program_header(class: u8, reader: Reader<'_>) -> Result<Phdr, ImageError> {
             paddr: reader.u64(what, 24)?,
             file_size: reader.u64(what, 32)?,
             mem_size: reader.u64(what, 40)?,
+            align: reader.u64(what, 48)?,
         }
     })
 }

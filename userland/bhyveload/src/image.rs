@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::bzimage::BzImageError;
+
 /// A part of guest memory to fill: `data` first, zeros up to `mem_size`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Segment<'a> {
@@ -29,6 +31,23 @@ impl Image<'_> {
             .max()
             .unwrap_or(0)
     }
+
+    /// Whether a segment has this address.
+    pub fn contains(&self, gpa: u64) -> bool {
+        self.segments.iter().any(|segment| {
+            gpa.checked_sub(segment.gpa)
+                .is_some_and(|offset| offset < segment.mem_size)
+        })
+    }
+}
+
+/// A file that lies in guest memory for the kernel to find.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Module {
+    pub start: u64,
+    pub end: u64,
+    /// What the kernel is told about it.
+    pub string: String,
 }
 
 /// Why a file is not an image that can be loaded.
@@ -68,6 +87,10 @@ pub enum ImageError {
         mem_size: u64,
     },
     EntryOutside(u64),
+    Linux(BzImageError),
+    /// No note says where to enter the image in PVH's way.
+    PvhMissing,
+    PvhNote,
     MultibootMissing,
     MultibootElf32WithoutHeader,
     MultibootFlags(u32),
@@ -85,7 +108,8 @@ impl fmt::Display for ImageError {
         match self {
             Self::Empty => f.write_str("the file is empty"),
             Self::Unrecognized => f.write_str(
-                "neither an ELF nor a multiboot image (a flat binary needs --format=flat)",
+                "neither an ELF nor a multiboot image nor a Linux kernel (a flat binary needs \
+                 --format=flat)",
             ),
             Self::Unsupported(what) => write!(f, "{what} can't be loaded by this version"),
             Self::Truncated {
@@ -120,8 +144,8 @@ impl fmt::Display for ImageError {
                 write!(f, "ELF program headers of {size} bytes each")
             }
             Self::ElfInterpreter => f.write_str(
-                "the ELF file names an interpreter: it is a user program or a FreeBSD kernel, \
-                 which needs a loader of its own",
+                "the ELF file names an interpreter and has no PVH entry point: it is a user \
+                 program, or a FreeBSD kernel that needs a loader of its own",
             ),
             Self::NothingToLoad => f.write_str("the ELF file has no segment to load"),
             Self::SegmentSizes {
@@ -147,6 +171,13 @@ impl fmt::Display for ImageError {
                     f,
                     "the entry point {entry:#x} lies in no segment of the image"
                 )
+            }
+            Self::Linux(error) => error.fmt(f),
+            Self::PvhMissing => f.write_str(
+                "the ELF file has no note XEN_ELFNOTE_PHYS32_ENTRY, so no PVH entry point",
+            ),
+            Self::PvhNote => {
+                f.write_str("the ELF file's note XEN_ELFNOTE_PHYS32_ENTRY holds no address")
             }
             Self::MultibootMissing => {
                 f.write_str("no multiboot header with a correct checksum in its first 8192 bytes")

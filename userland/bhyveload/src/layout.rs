@@ -4,13 +4,9 @@
 
 use std::fmt;
 
-/// Low memory ends here at the latest (libvmmapi's VM_LOWMEM_LIMIT); the rest of the
-/// memory starts at 4 GiB.
-pub const LOWMEM_LIMIT: u64 = 3 << 30;
-pub const HIGHMEM_BASE: u64 = 4 << 30;
-/// Legacy video memory and ROMs; RAM in bhyve, but no operating system expects it free.
-const CONVENTIONAL_END: u64 = 0xa_0000;
-const EXTENDED_START: u64 = 0x10_0000;
+use vmmapi::address_map::{CONVENTIONAL_END, EXTENDED_BASE};
+use vmmapi::memory::{HIGHMEM_BASE, LOWMEM_LIMIT};
+
 /// The real-mode interrupt table and BIOS data area stay free.
 const CONVENTIONAL_START: u64 = 0x1000;
 
@@ -133,7 +129,7 @@ impl Layout {
                 from.max(CONVENTIONAL_START),
                 CONVENTIONAL_END.min(self.lowmem()),
             ),
-            (from.max(EXTENDED_START), self.lowmem()),
+            (from.max(EXTENDED_BASE), self.lowmem()),
         ];
         for (start, end) in areas {
             if let Some(gpa) = self.first_fit(start, end, len, align) {
@@ -149,6 +145,35 @@ impl Layout {
             what: what.to_owned(),
             len,
         })
+    }
+
+    /// Takes `len` bytes between 1 MiB and 3 GiB, as high as possible below `limit`.
+    pub fn allocate_high(
+        &mut self,
+        what: &str,
+        len: u64,
+        align: u64,
+        limit: u64,
+    ) -> Result<u64, LayoutError> {
+        let no_room = || LayoutError::NoRoom {
+            what: what.to_owned(),
+            len,
+        };
+        let mut end = limit.min(self.lowmem());
+        loop {
+            let start = end.checked_sub(len).ok_or_else(no_room)?;
+            let start = start - start % align;
+            if start < EXTENDED_BASE {
+                return Err(no_room());
+            }
+            match self.collision(start, start + len) {
+                Some(used) => end = used.start,
+                None => {
+                    self.reserve(what, start, len)?;
+                    return Ok(start);
+                }
+            }
+        }
     }
 
     fn first_fit(&self, start: u64, end: u64, len: u64, align: u64) -> Option<u64> {
@@ -231,19 +256,38 @@ mod tests {
         );
     }
 
+    #[test]
+    fn high_allocation_goes_below_the_limit_and_around_what_is_there() {
+        let mut layout = Layout::new(256 * MB);
+        assert_eq!(
+            layout.allocate_high("a", 5, 4096, u64::MAX),
+            Ok(256 * MB - 4096)
+        );
+        assert_eq!(layout.allocate_high("b", MB, 4096, 128 * MB), Ok(127 * MB));
+        layout.reserve("c", 100 * MB, 27 * MB - 1).unwrap();
+        assert_eq!(layout.allocate_high("d", MB, 4096, 128 * MB), Ok(99 * MB));
+        assert!(layout.allocate_high("e", 99 * MB, 4096, 128 * MB).is_err());
+        assert_eq!(layout.allocate_high("f", 98 * MB, 4096, 128 * MB), Ok(MB));
+        assert!(layout.allocate_high("g", 1, 1, 0x8_0000).is_err());
+        assert!(layout.allocate_high("h", u64::MAX, 1, u64::MAX).is_err());
+        let mut large = Layout::new(5 << 30);
+        let top = (3 << 30) - 4096;
+        assert_eq!(large.allocate_high("i", 4096, 4096, u64::MAX), Ok(top));
+    }
+
     proptest! {
         #[test]
         fn nothing_ever_overlaps(
             requests in proptest::collection::vec(
-                (any::<bool>(), 0u64..(20 << 20), 1u64..(2 << 20), 0u32..22), 1..20),
+                (0..3, 0u64..(20 << 20), 1u64..(2 << 20), 0u32..22), 1..20),
         ) {
             let mut layout = Layout::new(16 * MB);
             let mut taken: Vec<(u64, u64)> = Vec::new();
-            for (fixed, at, len, shift) in requests {
-                let got = if fixed {
-                    layout.reserve("r", at, len).ok().map(|()| at)
-                } else {
-                    layout.allocate("a", len, 1 << shift, at).ok()
+            for (how, at, len, shift) in requests {
+                let got = match how {
+                    0 => layout.reserve("r", at, len).ok().map(|()| at),
+                    1 => layout.allocate("a", len, 1 << shift, at).ok(),
+                    _ => layout.allocate_high("h", len, 1 << shift, at).ok(),
                 };
                 if let Some(start) = got {
                     prop_assert!(start + len <= 16 * MB);

@@ -1,17 +1,20 @@
 //! bhyveload(8): creates a VM, places a program in its memory and sets its first vcpu to
 //! the program's entry. In reading order: the command line ([`options`]), the formats
-//! ([`flat`], [`elf`], [`multiboot`]; an [`image`] is what they all become), where things
-//! lie ([`layout`]), the first instruction's surroundings ([`boot`]), all of it as a
-//! [`plan`], and the plan carried out ([`load`]).
+//! ([`flat`], [`elf`], [`multiboot`], [`pvh`], [`bzimage`]; an [`image`] is what they all
+//! become), where things lie ([`layout`]), the first instruction's surroundings ([`boot`],
+//! for Linux [`linux`]), all of it as a [`plan`], and the plan carried out ([`load`]).
 
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod bzimage;
 pub mod elf;
 pub mod flat;
 pub mod image;
 pub mod layout;
+pub mod linux;
 pub mod load;
 pub mod multiboot;
 pub mod options;
 pub mod plan;
+pub mod pvh;

@@ -23,6 +23,7 @@ pub fn read_files(options: &Options) -> Result<Request, String> {
             .iter()
             .map(read)
             .collect::<Result<_, String>>()?,
+        initrd: options.initrd.as_ref().map(read).transpose()?,
         format: options.format,
         load_address: options.load_address,
         entry: options.entry,

@@ -2,9 +2,11 @@
 //! with ELF images of both classes and the a.out kludge, and the boot information that the
 //! kernel finds through EBX (3.3).
 
+use vmmapi::address_map::{CONVENTIONAL_END, EXTENDED_BASE, e820};
+
 use crate::elf;
-use crate::image::{Image, ImageError, Reader, Segment};
-use crate::layout::{HIGHMEM_BASE, Layout, LayoutError};
+use crate::image::{Image, ImageError, Module, Reader, Segment};
+use crate::layout::{Layout, LayoutError};
 
 /// What EAX holds when the kernel starts (3.2).
 pub const BOOTLOADER_MAGIC: u32 = 0x2bad_b002;
@@ -120,14 +122,6 @@ fn parse_address_fields(file: &[u8], header: Header) -> Result<Image<'_>, ImageE
     })
 }
 
-/// A module already placed in guest memory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Module {
-    pub start: u64,
-    pub end: u64,
-    pub string: String,
-}
-
 const INFO_LEN: usize = 116;
 const MODULE_LEN: usize = 16;
 const MMAP_ENTRY_LEN: usize = 24;
@@ -137,8 +131,6 @@ const INFO_MODS: u32 = 1 << 3;
 const INFO_MMAP: u32 = 1 << 6;
 const INFO_LOADER_NAME: u32 = 1 << 9;
 const LOADER_NAME: &str = "vmm_rs bhyveload";
-const CONVENTIONAL_END: u64 = 0xa_0000;
-const EXTENDED_START: u64 = 0x10_0000;
 
 /// The boot information and all it points to, as one block: (address of the multiboot_info
 /// structure, its bytes and those of what follows it).
@@ -147,7 +139,7 @@ pub fn build_info(
     command_line: &str,
     modules: &[Module],
 ) -> Result<(u64, Vec<u8>), LayoutError> {
-    let mmap = memory_map(layout);
+    let mmap = e820(layout.lowmem(), layout.highmem());
     let mods_at = INFO_LEN;
     let mmap_at = mods_at + modules.len() * MODULE_LEN;
     let strings_at = mmap_at + mmap.len() * MMAP_ENTRY_LEN;
@@ -177,7 +169,7 @@ pub fn build_info(
         4,
         contiguous(0, layout.lowmem().min(CONVENTIONAL_END)),
     );
-    put(&mut block, 8, contiguous(EXTENDED_START, layout.lowmem()));
+    put(&mut block, 8, contiguous(EXTENDED_BASE, layout.lowmem()));
     let at = add_string(&mut block, command_line);
     put(&mut block, 16, at);
     if !modules.is_empty() {
@@ -194,38 +186,18 @@ pub fn build_info(
     }
     put(&mut block, 44, (mmap.len() * MMAP_ENTRY_LEN) as u32);
     put(&mut block, 48, low(base) + mmap_at as u32);
-    for (n, (start, len, kind)) in mmap.into_iter().enumerate() {
+    for (n, range) in mmap.into_iter().enumerate() {
         let entry = mmap_at + n * MMAP_ENTRY_LEN;
         // The size field does not count itself.
         put(&mut block, entry, MMAP_ENTRY_LEN as u32 - 4);
-        block[entry + 4..entry + 12].copy_from_slice(&start.to_le_bytes());
-        block[entry + 12..entry + 20].copy_from_slice(&len.to_le_bytes());
-        put(&mut block, entry + 20, kind);
+        block[entry + 4..entry + 12].copy_from_slice(&range.base.to_le_bytes());
+        block[entry + 12..entry + 20].copy_from_slice(&range.len.to_le_bytes());
+        put(&mut block, entry + 20, range.kind as u32);
     }
     let at = add_string(&mut block, LOADER_NAME);
     put(&mut block, 64, at);
     put(&mut block, 0, flags);
     Ok((base, block))
-}
-
-/// (start, length, type) as BIOS call E820 would tell it: 1 is available RAM, 2 reserved.
-fn memory_map(layout: &Layout) -> Vec<(u64, u64, u32)> {
-    let low = layout.lowmem();
-    let mut map = vec![(0, low.min(CONVENTIONAL_END), 1)];
-    if low > CONVENTIONAL_END {
-        map.push((
-            CONVENTIONAL_END,
-            low.min(EXTENDED_START) - CONVENTIONAL_END,
-            2,
-        ));
-    }
-    if low > EXTENDED_START {
-        map.push((EXTENDED_START, low - EXTENDED_START, 1));
-    }
-    if layout.highmem() > 0 {
-        map.push((HIGHMEM_BASE, layout.highmem(), 1));
-    }
-    map
 }
 
 #[cfg(test)]
@@ -356,8 +328,9 @@ mod tests {
             entries,
             [
                 (0, 0xa_0000, 1),
-                (0xa_0000, 0x6_0000, 2),
+                (0xf_0000, 0x1_0000, 2),
                 (0x10_0000, (3 << 30) - 0x10_0000, 1),
+                (0xe000_0000, 0x1000_0000, 2),
                 (4 << 30, 2 << 30, 1)
             ]
         );

@@ -31,6 +31,7 @@ pub struct Options {
     pub in_core: bool,
     pub kernel: FileArg,
     pub modules: Vec<FileArg>,
+    pub initrd: Option<FileArg>,
     pub format: Option<Format>,
     pub load_address: Option<u64>,
     pub entry: Option<u64>,
@@ -79,7 +80,7 @@ impl fmt::Display for OptionError {
             Self::Format(name) => {
                 write!(
                     f,
-                    "--format: '{name}' is none of auto, flat, elf, multiboot"
+                    "--format: '{name}' is none of auto, flat, elf, multiboot, linux, pvh"
                 )
             }
             Self::NotYet { option, what } => write!(f, "{option}: {what}"),
@@ -104,20 +105,21 @@ impl From<getopt_long::Error> for OptionError {
     }
 }
 
-/// FreeBSD 15's option string, 2013's -M, and -k, which is --kernel.
-const OPTSTRING: &str = "CSc:d:e:h:l:m:M:k:";
+/// FreeBSD 15's option string, 2013's -M, and -k and -i, which are --kernel and --initrd.
+const OPTSTRING: &str = "CSc:d:e:h:l:m:M:k:i:";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Long {
     Kernel,
     Module,
+    Initrd,
     Format,
     Entry,
     LoadAddress,
     Help,
 }
 
-const LONG: [LongOpt<Long>; 6] = [
+const LONG: [LongOpt<Long>; 7] = [
     LongOpt {
         name: "kernel",
         has_arg: HasArg::Required,
@@ -127,6 +129,11 @@ const LONG: [LongOpt<Long>; 6] = [
         name: "module",
         has_arg: HasArg::Required,
         id: Long::Module,
+    },
+    LongOpt {
+        name: "initrd",
+        has_arg: HasArg::Required,
+        id: Long::Initrd,
     },
     LongOpt {
         name: "format",
@@ -156,7 +163,7 @@ pub fn usage(progname: &str) -> String {
     format!(
         "usage: {progname} [-CS] [-m memsize[K|k|M|m|G|g|T|t]] [--format=FORMAT]\n       \
          {indent} [--load-address=ADDRESS] [--entry=ADDRESS]\n       \
-         {indent} --kernel=FILE[,ARGUMENTS] [--module=FILE[,ARGUMENTS]] vmname\n"
+         {indent} --kernel=FILE[,ARGUMENTS] [--initrd=FILE] [--module=FILE[,ARGUMENTS]] vmname\n"
     )
 }
 
@@ -170,12 +177,16 @@ pub fn help(progname: &str) -> String {
          \x20 -m memsize            guest memory (a plain number is in MB; default 256M)\n\
          \x20 --kernel=FILE[,ARGS]  the image to load, and the text it gets as its command line\n\
          \x20                       (-k FILE[,ARGS] is the same)\n\
-         \x20 --module=FILE[,ARGS]  a file to load beside a multiboot kernel; may be repeated\n\
+         \x20 --initrd=FILE         the initial RAM disk of a Linux kernel (-i FILE is the same)\n\
+         \x20 --module=FILE[,ARGS]  a file to load beside a multiboot or PVH kernel; may be repeated\n\
          \x20 --format=FORMAT       auto (default), or one of\n\
          \x20     flat       the file as it is at --load-address (default 0x7c00), real mode\n\
          \x20     elf        ELF64 at its physical addresses, long mode, first 4 GiB mapped one\n\
          \x20                to one; RDI points to the command line, RSI is the memory size\n\
          \x20     multiboot  multiboot 1 (ELF32, ELF64 or address fields), 32-bit protected mode\n\
+         \x20     linux      bzImage with a 64-bit entry point (vmlinuz of x86-64, Linux 3.8 on)\n\
+         \x20     pvh        ELF with Xen's PVH note (vmlinux, FreeBSD's kernel), 32-bit\n\
+         \x20                protected mode\n\
          \x20 --load-address=ADDR   physical address of a flat binary\n\
          \x20 --entry=ADDR          physical address of the first instruction\n\n\
          -c, -d, -e, -h and -l belong to FreeBSD's userboot, which this version doesn't load.\n",
@@ -189,14 +200,15 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
     let mut memory = DEFAULT_MEMORY;
     let (mut wired, mut in_core) = (false, false);
     let (mut kernel, mut modules, mut format) = (None, Vec::new(), None);
-    let (mut load_address, mut entry) = (None, None);
+    let (mut load_address, mut entry, mut initrd) = (None, None, None);
     loop {
         if let Some(typed) = getopt.take_long() {
             let found = getopt_long::resolve(typed, &LONG, || getopt.take_if(|_| true))?;
             let arg = found.arg.unwrap_or_default();
             match found.id {
                 Long::Help => return Ok(Answer::Help),
-                Long::Kernel => set_kernel(&mut kernel, arg)?,
+                Long::Kernel => set_once(&mut kernel, "--kernel", file_arg(arg))?,
+                Long::Initrd => set_once(&mut initrd, "--initrd", plain_file(arg))?,
                 Long::Module => modules.push(file_arg(arg)),
                 Long::Format => format = format_by_name(arg)?,
                 Long::Entry => entry = Some(address("--entry", arg)?),
@@ -210,7 +222,8 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
         match option.name {
             'C' => in_core = true,
             'S' => wired = true,
-            'k' => set_kernel(&mut kernel, arg)?,
+            'k' => set_once(&mut kernel, "--kernel", file_arg(arg))?,
+            'i' => set_once(&mut initrd, "--initrd", plain_file(arg))?,
             'm' => {
                 memory = parse_memsize(arg).map_err(|error| OptionError::MemSize {
                     text: arg.to_owned(),
@@ -234,6 +247,7 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
         in_core,
         kernel,
         modules,
+        initrd,
         format,
         load_address,
         entry,
@@ -255,10 +269,22 @@ fn not_yet(name: char) -> OptionError {
     }
 }
 
-fn set_kernel(kernel: &mut Option<FileArg>, text: &str) -> Result<(), OptionError> {
-    match kernel.replace(file_arg(text)) {
+fn set_once(
+    place: &mut Option<FileArg>,
+    option: &'static str,
+    file: FileArg,
+) -> Result<(), OptionError> {
+    match place.replace(file) {
         None => Ok(()),
-        Some(_) => Err(OptionError::Repeated("--kernel")),
+        Some(_) => Err(OptionError::Repeated(option)),
+    }
+}
+
+/// A file that takes no arguments, so that a comma is part of its name.
+fn plain_file(path: &str) -> FileArg {
+    FileArg {
+        path: path.to_owned(),
+        arguments: String::new(),
     }
 }
 
@@ -276,6 +302,8 @@ fn format_by_name(name: &str) -> Result<Option<Format>, OptionError> {
         "flat" => Some(Format::Flat),
         "elf" => Some(Format::Elf),
         "multiboot" => Some(Format::Multiboot),
+        "linux" => Some(Format::Linux),
+        "pvh" => Some(Format::Pvh),
         _ => return Err(OptionError::Format(name.to_owned())),
     })
 }
@@ -324,6 +352,14 @@ mod tests {
             (Some(0x8000), Some(0x8002), 1 << 30)
         );
         assert_eq!(load("-c stdio --kernel k g").memory, 256 << 20);
+        for line in ["--initrd=a,b --kernel=k g", "-i a,b -k k g"] {
+            let initrd = load(line).initrd.unwrap();
+            assert_eq!(
+                (initrd.path.as_str(), initrd.arguments.as_str()),
+                ("a,b", "")
+            );
+        }
+        assert_eq!(load("--format=pvh -k k g").format, Some(Format::Pvh));
     }
 
     #[test]
@@ -351,6 +387,7 @@ mod tests {
         assert!(refusal("--kernel k --format pe g").contains("'pe'"));
         assert!(refusal("--kernel k --kernel k g").contains("twice"));
         assert!(refusal("-k k --kernel k g").contains("twice"));
+        assert!(refusal("-k k -i i --initrd=i g").starts_with("--initrd is given twice"));
         assert_eq!(run("--kernel k"), Err(OptionError::Usage));
         assert_eq!(run("--kernel k a b"), Err(OptionError::Usage));
         assert_eq!(run("--help"), Ok(Answer::Help));

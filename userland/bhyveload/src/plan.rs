@@ -5,12 +5,20 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use vmmapi::address_map::EXTENDED_BASE;
+use vmmapi::memory::HIGHMEM_BASE;
+
 use crate::boot::{self, BootState};
+use crate::bzimage;
 use crate::elf;
 use crate::flat;
-use crate::image::{Image, ImageError};
+use crate::image::{Image, ImageError, Module};
 use crate::layout::{Layout, LayoutError};
+use crate::linux::{self, Initrd};
 use crate::multiboot;
+use crate::pvh;
+
+const PAGE: u64 = 4096;
 
 /// What an image is, and so how it is placed and started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +29,10 @@ pub enum Format {
     Elf,
     /// Multiboot1, started in 32-bit protected mode.
     Multiboot,
+    /// Linux bzImage, started at its 64-bit entry.
+    Linux,
+    /// ELF with a PVH entry point, started in 32-bit protected mode.
+    Pvh,
 }
 
 impl fmt::Display for Format {
@@ -29,6 +41,8 @@ impl fmt::Display for Format {
             Self::Flat => "flat binary, real mode",
             Self::Elf => "ELF64, long mode",
             Self::Multiboot => "multiboot, 32-bit protected mode",
+            Self::Linux => "Linux bzImage, long mode",
+            Self::Pvh => "PVH, 32-bit protected mode",
         })
     }
 }
@@ -57,6 +71,8 @@ impl File {
 pub struct Request {
     pub kernel: File,
     pub modules: Vec<File>,
+    /// The initial RAM disk of Linux.
+    pub initrd: Option<File>,
     /// `None`: told by the file's contents.
     pub format: Option<Format>,
     /// Flat binaries only.
@@ -117,62 +133,189 @@ impl From<LayoutError> for PlanError {
 
 /// Makes the plan.
 pub fn plan(request: &Request) -> Result<Plan<'_>, PlanError> {
-    let file = &request.kernel;
-    let image_error = |error| PlanError::Image {
+    let format = detect(request).map_err(|error| image_error(&request.kernel, error))?;
+    check_options(request, format)?;
+    let planner = Planner {
+        request,
+        format,
+        layout: Layout::new(request.memory),
+        pieces: Vec::new(),
+    };
+    match format {
+        Format::Flat => planner.flat(),
+        Format::Elf => planner.elf(),
+        Format::Multiboot => planner.multiboot(),
+        Format::Linux => planner.linux(),
+        Format::Pvh => planner.pvh(),
+    }
+}
+
+fn image_error(file: &File, error: ImageError) -> PlanError {
+    PlanError::Image {
         path: file.path.clone(),
         error,
-    };
-    let format = detect(request).map_err(image_error)?;
-    check_options(request, format)?;
-    let load_address = request.load_address.unwrap_or(flat::DEFAULT_LOAD_ADDRESS);
-    let mut image = match format {
-        Format::Flat => flat::parse(&file.bytes, load_address, request.entry),
-        Format::Elf => elf::parse(&file.bytes),
-        Format::Multiboot => multiboot::parse(&file.bytes),
     }
-    .map_err(image_error)?;
-    if let Some(entry) = request.entry {
-        image.entry = within(&image, entry).map_err(image_error)?;
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    request: &'a Request,
+    format: Format,
+    layout: Layout,
+    pieces: Vec<Piece<'a>>,
+}
+
+impl<'a> Planner<'a> {
+    fn flat(mut self) -> Result<Plan<'a>, PlanError> {
+        let request = self.request;
+        let load_address = request.load_address.unwrap_or(flat::DEFAULT_LOAD_ADDRESS);
+        let image = flat::parse(&request.kernel.bytes, load_address, request.entry);
+        let image = self.place_image(image)?;
+        let state = boot::real_mode(image.entry, load_address);
+        Ok(self.finish(image.entry, state))
     }
 
-    let mut layout = Layout::new(request.memory);
-    for (n, segment) in image.segments.iter().enumerate() {
-        let what = format!("{}, segment {n}", file.path);
-        layout.reserve(&what, segment.gpa, segment.mem_size)?;
+    fn elf(mut self) -> Result<Plan<'a>, PlanError> {
+        let kernel = &self.request.kernel;
+        let image = self.place_image(elf::parse(&kernel.bytes))?;
+        let state = boot::long_mode(&mut self.layout, image.entry, &kernel.string())?;
+        Ok(self.finish(image.entry, state))
     }
-    let mut pieces: Vec<Piece<'_>> = image
-        .segments
-        .iter()
-        .map(|s| Piece {
-            gpa: s.gpa,
-            data: Cow::Borrowed(s.data),
-            len: s.mem_size,
-        })
-        .collect();
-    let modules = place_modules(request, &image, &mut layout, &mut pieces)?;
 
-    let mut state = match format {
-        Format::Flat => boot::real_mode(image.entry, load_address),
-        Format::Elf => boot::long_mode(&mut layout, image.entry, &file.string())?,
-        Format::Multiboot => {
-            let info = multiboot::build_info(&mut layout, &file.string(), &modules)?;
-            boot::multiboot(&mut layout, image.entry, info)?
+    fn multiboot(mut self) -> Result<Plan<'a>, PlanError> {
+        let kernel = &self.request.kernel;
+        let image = self.place_image(multiboot::parse(&kernel.bytes))?;
+        let modules = self.place_modules(&image)?;
+        let info = multiboot::build_info(&mut self.layout, &kernel.string(), &modules)?;
+        let magic = multiboot::BOOTLOADER_MAGIC;
+        let state = boot::protected_mode(&mut self.layout, image.entry, magic, info)?;
+        Ok(self.finish(image.entry, state))
+    }
+
+    fn linux(mut self) -> Result<Plan<'a>, PlanError> {
+        let file = &self.request.kernel;
+        let kernel = bzimage::parse(&file.bytes).map_err(|error| image_error(file, error))?;
+        kernel
+            .check_command_line(&file.arguments)
+            .map_err(|error| image_error(file, error))?;
+        let image = self.place_image(Ok(kernel.image()))?;
+        linux::reserve_room(&mut self.layout, &kernel)?;
+        let initrd = match &self.request.initrd {
+            Some(file) => {
+                let len = file_len(file)?;
+                let initrd = linux::place_initrd(&mut self.layout, &kernel, len)?;
+                self.push_file(initrd.gpa, file);
+                initrd
+            }
+            None => Initrd::default(),
+        };
+        let arguments = &file.arguments;
+        let state = linux::hand_over(&mut self.layout, &kernel, image.entry, arguments, initrd)?;
+        Ok(self.finish(image.entry, state))
+    }
+
+    fn pvh(mut self) -> Result<Plan<'a>, PlanError> {
+        let kernel = &self.request.kernel;
+        let image = self.place_image(pvh::parse(&kernel.bytes))?;
+        let modules = self.place_pvh_modules()?;
+        let info = pvh::start_info(&mut self.layout, &kernel.arguments, &modules)?;
+        let state = boot::protected_mode(&mut self.layout, image.entry, 0, info)?;
+        Ok(self.finish(image.entry, state))
+    }
+
+    /// Puts the image's segments where they belong, with the entry point that was asked for.
+    fn place_image(
+        &mut self,
+        image: Result<Image<'a>, ImageError>,
+    ) -> Result<Image<'a>, PlanError> {
+        let file = &self.request.kernel;
+        let mut image = image.map_err(|error| image_error(file, error))?;
+        if let Some(entry) = self.request.entry {
+            // One given by hand still has to lie in the image.
+            if !image.contains(entry) {
+                return Err(image_error(file, ImageError::EntryOutside(entry)));
+            }
+            image.entry = entry;
         }
-    };
-    pieces.extend(state.memory.drain(..).map(|(gpa, bytes)| {
-        let len = bytes.len() as u64;
-        Piece {
+        for (n, segment) in image.segments.iter().enumerate() {
+            let what = format!("{}, segment {n}", file.path);
+            self.layout.reserve(&what, segment.gpa, segment.mem_size)?;
+            self.pieces.push(Piece {
+                gpa: segment.gpa,
+                data: Cow::Borrowed(segment.data),
+                len: segment.mem_size,
+            });
+        }
+        Ok(image)
+    }
+
+    /// Modules of multiboot lie behind the kernel, each on a page of its own.
+    fn place_modules(&mut self, image: &Image<'_>) -> Result<Vec<Module>, PlanError> {
+        let mut from = image.end().max(EXTENDED_BASE);
+        let mut modules = Vec::new();
+        for file in &self.request.modules {
+            let len = file_len(file)?;
+            let what = format!("module {}", file.path);
+            let start = self.layout.allocate(&what, len, PAGE, from)?;
+            from = start + len;
+            modules.push(self.push_module(start, file, file.string()));
+        }
+        Ok(modules)
+    }
+
+    /// Modules of PVH lie high, out of the way of a kernel that grows. The initial RAM disk
+    /// is the first one: that is where Linux looks for it.
+    fn place_pvh_modules(&mut self) -> Result<Vec<Module>, PlanError> {
+        let request = self.request;
+        let mut modules = Vec::new();
+        for file in request.initrd.iter().chain(&request.modules) {
+            let what = format!("module {}", file.path);
+            let len = file_len(file)?;
+            let start = self.layout.allocate_high(&what, len, PAGE, HIGHMEM_BASE)?;
+            modules.push(self.push_module(start, file, file.arguments.clone()));
+        }
+        Ok(modules)
+    }
+
+    fn push_module(&mut self, start: u64, file: &'a File, string: String) -> Module {
+        self.push_file(start, file);
+        Module {
+            start,
+            end: start + file.bytes.len() as u64,
+            string,
+        }
+    }
+
+    fn push_file(&mut self, gpa: u64, file: &'a File) {
+        self.pieces.push(Piece {
             gpa,
+            data: Cow::Borrowed(&file.bytes),
+            len: file.bytes.len() as u64,
+        });
+    }
+
+    fn finish(mut self, entry: u64, mut state: BootState) -> Plan<'a> {
+        let own = state.memory.drain(..).map(|(gpa, bytes)| Piece {
+            gpa,
+            len: bytes.len() as u64,
             data: Cow::Owned(bytes),
-            len,
+        });
+        self.pieces.extend(own);
+        Plan {
+            format: self.format,
+            pieces: self.pieces,
+            state,
+            entry,
         }
-    }));
-    Ok(Plan {
-        format,
-        pieces,
-        state,
-        entry: image.entry,
-    })
+    }
+}
+
+/// A file that is loaded beside the kernel has to have something in it.
+fn file_len(file: &File) -> Result<u64, PlanError> {
+    match file.bytes.len() {
+        0 => Err(image_error(file, ImageError::Empty)),
+        len => Ok(len as u64),
+    }
 }
 
 /// The format of the kernel: as told, or by what the file begins with.
@@ -194,13 +337,13 @@ fn detect(request: &Request) -> Result<Format, ImageError> {
     }
     if file.starts_with(&elf::MAGIC) {
         return match elf::class(file)? {
+            _ if pvh::is_pvh(file) => Ok(Format::Pvh),
             elf::CLASS_64 => Ok(Format::Elf),
             _ => Err(ImageError::MultibootElf32WithoutHeader),
         };
     }
-    // The setup header of Linux' boot protocol.
-    if file.get(0x202..0x206) == Some(b"HdrS") {
-        return Err(ImageError::Unsupported("a Linux bzImage"));
+    if bzimage::is_bzimage(file) {
+        return Ok(Format::Linux);
     }
     if request.load_address.is_some() {
         return Ok(Format::Flat);
@@ -208,78 +351,32 @@ fn detect(request: &Request) -> Result<Format, ImageError> {
     Err(ImageError::Unrecognized)
 }
 
+/// Options that say nothing to an image of this format are mistakes.
 fn check_options(request: &Request, format: Format) -> Result<(), PlanError> {
-    if request.load_address.is_some() && format != Format::Flat {
-        let why = "only a flat binary is loaded where told; this image has its own addresses";
-        return Err(PlanError::Option {
-            option: "--load-address",
-            why,
-        });
+    use Format::{Flat, Linux, Multiboot, Pvh};
+    let wrong = |option, why| Err(PlanError::Option { option, why });
+    if request.load_address.is_some() && format != Flat {
+        return wrong(
+            "--load-address",
+            "only a flat binary is loaded where told; this image has its own addresses",
+        );
     }
-    if !request.modules.is_empty() && format != Format::Multiboot {
-        let why = "only a multiboot kernel takes modules";
-        return Err(PlanError::Option {
-            option: "--module",
-            why,
-        });
+    if !request.modules.is_empty() && !matches!(format, Multiboot | Pvh) {
+        return wrong(
+            "--module",
+            "only multiboot and PVH kernels take modules (Linux takes an --initrd)",
+        );
     }
-    if format == Format::Flat && !request.kernel.arguments.is_empty() {
-        let why = "a flat binary takes no arguments";
-        return Err(PlanError::Option {
-            option: "--kernel",
-            why,
-        });
+    if request.initrd.is_some() && !matches!(format, Linux | Pvh) {
+        return wrong(
+            "--initrd",
+            "only Linux and PVH kernels take an initial RAM disk (multiboot has --module)",
+        );
+    }
+    if format == Flat && !request.kernel.arguments.is_empty() {
+        return wrong("--kernel", "a flat binary takes no arguments");
     }
     Ok(())
-}
-
-/// An entry point given by hand still has to lie in the image.
-fn within(image: &Image<'_>, entry: u64) -> Result<u64, ImageError> {
-    let inside = |s: &crate::image::Segment<'_>| {
-        entry
-            .checked_sub(s.gpa)
-            .is_some_and(|offset| offset < s.mem_size)
-    };
-    if image.segments.iter().any(inside) {
-        Ok(entry)
-    } else {
-        Err(ImageError::EntryOutside(entry))
-    }
-}
-
-/// Modules lie behind the kernel, each on a page of its own.
-fn place_modules<'a>(
-    request: &'a Request,
-    image: &Image<'_>,
-    layout: &mut Layout,
-    pieces: &mut Vec<Piece<'a>>,
-) -> Result<Vec<multiboot::Module>, PlanError> {
-    let mut from = image.end().max(1 << 20);
-    let mut modules = Vec::new();
-    for module in &request.modules {
-        let len = module.bytes.len() as u64;
-        if len == 0 {
-            let path = module.path.clone();
-            return Err(PlanError::Image {
-                path,
-                error: ImageError::Empty,
-            });
-        }
-        let what = format!("module {}", module.path);
-        let start = layout.allocate(&what, len, 4096, from)?;
-        from = start + len;
-        pieces.push(Piece {
-            gpa: start,
-            data: Cow::Borrowed(&module.bytes),
-            len,
-        });
-        modules.push(multiboot::Module {
-            start,
-            end: start + len,
-            string: module.string(),
-        });
-    }
-    Ok(modules)
 }
 
 #[cfg(test)]
@@ -300,6 +397,7 @@ mod tests {
         Request {
             kernel: file(bytes),
             modules: Vec::new(),
+            initrd: None,
             format: None,
             load_address: None,
             entry: None,
@@ -331,9 +429,10 @@ mod tests {
         assert!(error(&flat).contains("--format=flat"));
         flat.format = Some(Format::Flat);
         assert_eq!(plan(&flat).unwrap().entry, 0x7c00);
-        let mut linux = vec![0; 0x300];
-        linux[0x202..0x206].copy_from_slice(b"HdrS");
-        assert!(error(&request(&linux)).contains("bzImage"));
+        let linux = crate::bzimage::tests::kernel();
+        assert_eq!(plan(&request(&linux)).unwrap().format, Format::Linux);
+        let pvh = crate::pvh::tests::kernel(b"\0\0\x10\0");
+        assert_eq!(plan(&request(&pvh)).unwrap().format, Format::Pvh);
         let elf32 = crate::elf::tests::elf32(0x10_0000, 0x10_0000, b"code", 16);
         assert!(error(&request(&elf32)).contains("without a multiboot header"));
         assert!(error(&request(b"")).contains("empty"));
@@ -349,6 +448,12 @@ mod tests {
         r.modules.push(file(b"m"));
         assert!(error(&r).starts_with("--module"));
         let mut r = request(&multiboot_elf());
+        r.initrd = Some(file(b"i"));
+        assert!(error(&r).starts_with("--initrd"));
+        let mut r = request(&crate::bzimage::tests::kernel());
+        r.modules.push(file(b"m"));
+        assert!(error(&r).contains("an --initrd"));
+        let mut r = request(&multiboot_elf());
         r.entry = Some(0x5000);
         assert!(error(&r).contains("entry point 0x5000"));
         r.entry = Some(0x10_0008);
@@ -362,6 +467,64 @@ mod tests {
         let plan = plan(&r).unwrap();
         let at = |data: &[u8]| plan.pieces.iter().find(|p| *p.data == *data).unwrap().gpa;
         assert_eq!((at(b"first"), at(b"second")), (0x10_3000, 0x10_4000));
+    }
+
+    /// The one piece with these contents.
+    fn place(plan: &Plan<'_>, data: &[u8]) -> u64 {
+        let mut found = plan.pieces.iter().filter(|p| *p.data == *data);
+        let piece = found.next().expect("a piece");
+        assert!(found.next().is_none());
+        piece.gpa
+    }
+
+    #[test]
+    fn linux_gets_its_ram_disk_high_and_nothing_where_it_unpacks_itself() {
+        let mut r = request(&crate::bzimage::tests::kernel());
+        r.kernel.arguments = "console=ttyS0,115200 root=/dev/vda1".into();
+        r.initrd = Some(file(b"cpio"));
+        let plan = plan(&r).unwrap();
+        assert_eq!(place(&plan, b"cpio"), (64 << 20) - 4096);
+        place(&plan, b"console=ttyS0,115200 root=/dev/vda1\0");
+        assert!(plan.state.registers.contains(&(Reg::Rip, 0x100_0200)));
+        let kernel = 0x100_0000;
+        let mut inside = plan
+            .pieces
+            .iter()
+            .filter(|p| p.gpa < kernel + 0x3_0000 && kernel < p.gpa + p.len);
+        assert_eq!(inside.next().unwrap().len, 0x1000, "the code");
+        assert!(inside.next().is_none());
+        r.kernel.arguments = "x".repeat(3000);
+        assert!(error(&r).starts_with("kernel: the command line has 3000 bytes"));
+        r.kernel.arguments.clear();
+        r.memory = 16 << 20;
+        assert!(error(&r).contains("a larger -m"));
+        r.memory = 64 << 20;
+        r.initrd = Some(file(b""));
+        assert!(error(&r).contains("empty"));
+    }
+
+    #[test]
+    fn pvh_finds_the_ram_disk_as_its_first_module() {
+        let mut r = request(&crate::pvh::tests::kernel(b"\x04\0\x10\0"));
+        r.kernel.arguments = "console=ttyS0".into();
+        r.modules.push(file(b"module"));
+        r.initrd = Some(file(b"cpio"));
+        let plan = plan(&r).unwrap();
+        let (initrd, module) = (place(&plan, b"cpio"), place(&plan, b"module"));
+        assert_eq!((initrd, module), ((64 << 20) - 4096, (64 << 20) - 8192));
+        let register = |reg| {
+            plan.state
+                .registers
+                .iter()
+                .find(|(r, _)| *r == reg)
+                .unwrap()
+                .1
+        };
+        assert_eq!(register(Reg::Rip), 0x10_0004);
+        let at = register(Reg::Rbx);
+        let info = &plan.pieces.iter().find(|p| p.gpa == at).unwrap().data;
+        assert_eq!(info[..4], 0x336e_c578_u32.to_le_bytes());
+        assert_eq!(info[56..64], initrd.to_le_bytes());
     }
 
     #[test]
@@ -382,14 +545,16 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_file_pieces_stay_in_memory_and_apart(
-            kind in 0..3,
-            changes in proptest::collection::vec((0usize..200, any::<u8>()), 0..6),
-            cut in 0usize..400,
+            kind in 0..5,
+            changes in proptest::collection::vec((0usize..0x270, any::<u8>()), 0..6),
+            cut in 0usize..0x2000,
         ) {
             let mut bytes = match kind {
                 0 => multiboot_elf(),
                 1 => crate::elf::tests::elf64(
                     0x10_0000, &[(0x10_0000, 0x10_0000, b"code", 16), (0x20_0000, 0x20_0000, b"data", 9)]),
+                2 => crate::bzimage::tests::kernel(),
+                3 => crate::pvh::tests::kernel(b"\0\0\x10\0"),
                 _ => vec![0x90; 300],
             };
             for (at, byte) in changes {
@@ -399,7 +564,7 @@ mod tests {
             }
             bytes.truncate(cut);
             let mut r = request(&bytes);
-            if kind == 2 {
+            if kind == 4 {
                 r.format = Some(Format::Flat);
             }
             if let Ok(plan) = plan(&r) {
