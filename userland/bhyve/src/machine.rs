@@ -204,12 +204,12 @@ fn init_pci(options: &Options, suspend: Suspend) -> PciBus {
 
 /// The port bus with its devices (step (8)).
 fn init_inout(vm: &Vm, options: &Options) -> Result<PortBus, BuildError> {
-    let mut bus = PortBus::default();
+    let bus = PortBus::default();
     let suspend = suspend(vm.clone());
 
     let pci = init_pci(options, Arc::clone(&suspend));
     bus.register("PCI configuration", pci::PORT, pci::PORTS, Arc::new(pci))?;
-    pm::register(&mut bus, Arc::clone(&suspend))?;
+    pm::register(&bus, Arc::clone(&suspend))?;
     bus.register(
         "keyboard controller",
         kbdc::PORT,

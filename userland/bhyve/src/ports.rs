@@ -6,9 +6,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::ranges::{Overlap, RangeMap};
 
 /// How many ports there are.
 const PORTS: u32 = 1 << 16;
@@ -61,17 +62,12 @@ pub trait PortDevice: Send + Sync {
     fn write(&self, offset: u16, width: Width, value: u32);
 }
 
-struct Range {
-    len: u32,
-    name: String,
-    device: Arc<dyn PortDevice>,
-}
-
 /// Two devices want the same port, or a range ends beyond the last one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RegisterError {
-    Taken { name: String, by: String, port: u16 },
+    Taken { name: String, by: String, port: u64 },
     BeyondLastPort { name: String },
+    NoPort { name: String },
 }
 
 impl fmt::Display for RegisterError {
@@ -84,50 +80,43 @@ impl fmt::Display for RegisterError {
                 )
             }
             Self::BeyondLastPort { name } => write!(f, "{name} wants I/O ports beyond 0xffff"),
+            Self::NoPort { name } => write!(f, "{name} wants no I/O port at all"),
         }
     }
 }
 
-/// All ranges, by first port.
+/// All ranges. They come and go while the guest runs, as it moves and enables PCI BARs.
 #[derive(Default)]
 pub struct PortBus {
-    ranges: BTreeMap<u16, Range>,
+    ranges: RwLock<RangeMap<dyn PortDevice>>,
 }
 
 impl PortBus {
     /// Puts a device at `len` ports from `first` on.
     pub fn register(
-        &mut self,
+        &self,
         name: impl Into<String>,
         first: u16,
         len: u16,
         device: Arc<dyn PortDevice>,
     ) -> Result<(), RegisterError> {
         let name = name.into();
-        let (start, end) = (u32::from(first), u32::from(first) + u32::from(len));
-        if end > PORTS {
+        if u32::from(first) + u32::from(len) > PORTS {
             return Err(RegisterError::BeyondLastPort { name });
         }
-        let taken = self.ranges.iter().find(|(other, range)| {
-            let other = u32::from(**other);
-            other < end && start < other + range.len
-        });
-        if let Some((other, range)) = taken {
-            return Err(RegisterError::Taken {
-                name,
-                by: range.name.clone(),
-                port: first.max(*other),
-            });
-        }
-        self.ranges.insert(
-            first,
-            Range {
-                len: u32::from(len),
-                name,
-                device,
-            },
-        );
-        Ok(())
+        let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
+        ranges
+            .insert(name, first.into(), len.into(), device)
+            .map_err(|overlap| match overlap {
+                Overlap::Taken { name, by, at } => RegisterError::Taken { name, by, port: at },
+                Overlap::NoAddress { name } => RegisterError::NoPort { name },
+            })
+    }
+
+    /// Takes away the range that begins at that port.
+    pub fn unregister(&self, first: u16) {
+        let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
+        ranges.remove(first.into());
     }
 
     /// IN. `None` when no device answers any part of it.
@@ -163,12 +152,14 @@ impl PortBus {
         low || high
     }
 
-    /// The device that takes all of this access at once, and the offset in it.
-    fn whole(&self, port: u16, width: Width) -> Option<(&dyn PortDevice, u16)> {
-        let (first, range) = self.ranges.range(..=port).next_back()?;
-        let offset = port - first;
-        let fits = u32::from(offset) + u32::from(width.bytes()) <= range.len;
-        (fits && width <= range.device.widest()).then_some((range.device.as_ref(), offset))
+    /// The device that takes all of this access at once, and the offset in it. The bus is
+    /// not locked while the device works, for that may move ranges.
+    fn whole(&self, port: u16, width: Width) -> Option<(Arc<dyn PortDevice>, u16)> {
+        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
+        let (device, offset) = ranges.find(port.into(), width.bytes().into())?;
+        // A range of ports is no longer than 65536.
+        let offset = u16::try_from(offset).ok()?;
+        (width <= device.widest()).then(|| (Arc::clone(device), offset))
     }
 }
 
@@ -210,7 +201,7 @@ pub(crate) mod tests {
 
     #[test]
     fn wide_accesses_are_split_for_narrow_devices() {
-        let mut bus = PortBus::default();
+        let bus = PortBus::default();
         let device = Arc::new(Recorder::default());
         bus.register("uart", 0x3f8, 8, device.clone()).unwrap();
         assert_eq!(bus.read(0x3f8, Width::Dword), Some(0x0302_0100));
@@ -222,7 +213,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_access_over_the_edge_reads_ones_where_nothing_is() {
-        let mut bus = PortBus::default();
+        let bus = PortBus::default();
         bus.register("edge", 0xfffe, 2, Arc::new(Recorder::default()))
             .unwrap();
         assert_eq!(bus.read(0xffff, Width::Dword), Some(0xffff_ff01));
@@ -231,7 +222,7 @@ pub(crate) mod tests {
 
     #[test]
     fn wide_devices_get_wide_accesses_whole() {
-        let mut bus = PortBus::default();
+        let bus = PortBus::default();
         let device = Arc::new(Recorder {
             widest: Some(Width::Dword),
             ..Recorder::default()
@@ -246,7 +237,7 @@ pub(crate) mod tests {
 
     #[test]
     fn ranges_do_not_overlap() {
-        let mut bus = PortBus::default();
+        let bus = PortBus::default();
         let device = || Arc::new(Recorder::default());
         bus.register("com1", 0x3f8, 8, device()).unwrap();
         let error = bus.register("x", 0x3f0, 9, device()).unwrap_err();
@@ -263,7 +254,7 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn any_access_ends_and_stays_within_its_width(port: u16, value: u32, dword: bool) {
-            let mut bus = PortBus::default();
+            let bus = PortBus::default();
             for (n, first) in [0u16, 0x70, 0x3f8, 0xcf8, 0xfff0].into_iter().enumerate() {
                 bus.register(n.to_string(), first, 8, Arc::new(Recorder::default())).unwrap();
             }

@@ -235,7 +235,7 @@ mod tests {
             },
             LPC
         ));
-        let mut bus = PortBus::default();
+        let bus = PortBus::default();
         bus.register("PCI", PORT, PORTS, Arc::new(pci)).unwrap();
         (bus, asked)
     }

@@ -52,7 +52,7 @@ struct Control(Arc<Shared>);
 struct SmiCommand(Arc<Shared>);
 
 /// Puts the three devices on the bus.
-pub fn register(bus: &mut PortBus, suspend: Suspend) -> Result<(), RegisterError> {
+pub fn register(bus: &PortBus, suspend: Suspend) -> Result<(), RegisterError> {
     let shared = Arc::new(Shared {
         registers: Mutex::default(),
         suspend,
@@ -164,10 +164,10 @@ mod tests {
     use super::*;
 
     fn machine() -> (PortBus, Arc<Mutex<Vec<SuspendHow>>>) {
-        let mut bus = PortBus::default();
+        let bus = PortBus::default();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
-        register(&mut bus, Arc::new(move |how| log.lock().unwrap().push(how))).unwrap();
+        register(&bus, Arc::new(move |how| log.lock().unwrap().push(how))).unwrap();
         (bus, asked)
     }
 

@@ -16,6 +16,7 @@ use vmmapi::GuestMemory;
 
 use super::bar::BarSpec;
 use super::interrupts::Interrupts;
+use super::pirq::PirqRouter;
 use crate::ports::Width;
 
 /// Bus, device and function numbers.
@@ -93,7 +94,8 @@ pub trait PciDevice: Send + Sync {
 
     /// The guest is about to read the capability at `index` of
     /// [`FunctionSpec::capabilities`], `width` bytes at `offset` of `contents` (which
-    /// counts as [`Capability::contents`] does). What is put into `contents` is read.
+    /// counts as [`Capability::contents`] does). What is put into `contents` is read. Of an
+    /// access that begins at ID or next pointer the device isn't told.
     fn capability_read(&self, _index: usize, _offset: usize, _width: Width, _contents: &mut [u8]) {}
 
     /// The guest has written its writable bits of the capability at `index`, `width` bytes
@@ -133,6 +135,8 @@ pub struct DeviceContext {
     pub interrupts: Interrupts,
     /// -W: a device with a choice offers MSI instead of MSI-X.
     pub prefer_msi: bool,
+    /// For the bridge that the router is in.
+    pub router: Arc<PirqRouter>,
 }
 
 /// Why a device can't be made, as a sentence for the person who typed the option.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::intx::Intx;
 use super::msi::Msi;
 use super::msix::Msix;
+use crate::ports::Width;
 
 /// A message-signalled interrupt: a write of `data` to `address` (6.8.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +26,8 @@ pub trait InterruptController: Send + Sync {
     fn ioapic(&self, pin: u8, asserted: bool);
     /// Moves an interrupt of the 8259s, and the I/O APIC's pin with it if one is given.
     fn isa(&self, irq: u8, ioapic_pin: Option<u8>, asserted: bool);
+    /// Makes an interrupt of the 8259s level-triggered.
+    fn level_triggered(&self, irq: u8);
 }
 
 /// What the guest has set up, and what waits.
@@ -117,6 +120,24 @@ impl Interrupts {
         look(&self.state())
     }
 
+    /// Reads the MSI-X table or the pending bits.
+    pub(super) fn msix_read(&self, offset: u64, width: Width) -> u32 {
+        let state = self.state();
+        state
+            .msix
+            .as_ref()
+            .map_or(u32::MAX, |msix| msix.bar_read(offset, width))
+    }
+
+    /// Writes the MSI-X table.
+    pub(super) fn msix_write(&self, offset: u64, width: Width, value: u32) {
+        self.configure(|state| {
+            let msix = state.msix.as_mut();
+            let message = msix.and_then(|msix| msix.bar_write(offset, width, value));
+            message.into_iter().collect()
+        });
+    }
+
     fn with_intx(&self, change: impl FnOnce(&mut Intx)) {
         let mut state = self.state();
         change(&mut state.intx);
@@ -157,6 +178,7 @@ pub(crate) mod tests {
         pub ioapic: Mutex<Vec<(u8, bool)>>,
         /// (irq, pin, level).
         pub isa: Mutex<Vec<(u8, Option<u8>, bool)>>,
+        pub level: Mutex<Vec<u8>>,
     }
 
     impl InterruptController for Recorder {
@@ -168,6 +190,9 @@ pub(crate) mod tests {
         }
         fn isa(&self, irq: u8, ioapic_pin: Option<u8>, asserted: bool) {
             self.isa.lock().unwrap().push((irq, ioapic_pin, asserted));
+        }
+        fn level_triggered(&self, irq: u8) {
+            self.level.lock().unwrap().push(irq);
         }
     }
 
@@ -237,7 +262,7 @@ pub(crate) mod tests {
         let sent = || recorder.messages.lock().unwrap().len();
         interrupts.configure(|state| {
             let msix = state.msix.as_mut().unwrap();
-            msix.bar_write(12, crate::ports::Width::Dword, 0);
+            msix.bar_write(12, Width::Dword, 0);
             Vec::new()
         });
         interrupts.send_msi(0);
