@@ -26,6 +26,7 @@ pub mod spinup_ap;
 pub mod start;
 pub mod topology;
 pub mod usage;
+pub mod virtio;
 pub mod vmexit;
 
 pub use vmm_core::cpu::segment;

@@ -1,5 +1,7 @@
 //! The host's calls that std has no safe form of: raw terminals, pinning a thread, waiting
-//! for signals. The only unsafe code of this crate.
+//! for signals, and in [`disk`] what disks need. The only unsafe code of this crate.
+
+pub mod disk;
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -4,6 +4,7 @@
 
 use super::device::Constructor;
 use super::{hostbridge, lpc};
+use crate::virtio;
 
 /// A kind of device. There is one of each, in [`DEVICES`].
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl PartialEq for DeviceType {
 impl Eq for DeviceType {}
 
 /// All of them, as `-s help` lists them.
-pub static DEVICES: [DeviceType; 3] = [
+pub static DEVICES: [DeviceType; 5] = [
     DeviceType {
         name: "amd_hostbridge",
         new: hostbridge::new_amd,
@@ -33,6 +34,14 @@ pub static DEVICES: [DeviceType; 3] = [
     DeviceType {
         name: lpc::NAME,
         new: lpc::new,
+    },
+    DeviceType {
+        name: "virtio-blk",
+        new: virtio::block::virtio_blk,
+    },
+    DeviceType {
+        name: "virtio-rnd",
+        new: virtio::rnd::virtio_rnd,
     },
 ];
 
