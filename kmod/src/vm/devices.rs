@@ -112,7 +112,9 @@ impl Devices {
     /// Calls `f` with each of the vcpus in the set.
     pub fn for_each(&self, set: &CpuSet, f: impl Fn(&Link)) {
         let vcpus = self.shared.bus.vcpus.iter().filter_map(Once::get);
-        vcpus.filter(|vcpu| set.contains(vcpu.id)).for_each(|vcpu| f(vcpu));
+        vcpus
+            .filter(|vcpu| set.contains(vcpu.id))
+            .for_each(|vcpu| f(vcpu));
     }
 
     /// The 8259s' INTR output is high.
@@ -131,7 +133,9 @@ impl Shared {
     fn tick(&self, alarm: &Alarm) {
         let mut clocked = self.chipset.lock();
         clocked.armed = None;
-        clocked.access(alarm, &self.bus, |chipset, now, wires| chipset.tick(now, wires));
+        clocked.access(alarm, &self.bus, |chipset, now, wires| {
+            chipset.tick(now, wires)
+        });
     }
 
     fn access<R>(

@@ -91,13 +91,7 @@ pub fn get(vm: &Vm, frozen: &mut Frozen<'_>, gpa: Gpa, bytes: u8) -> Result<u64,
 }
 
 /// VM_SET_KERNEMU_DEV.
-pub fn set(
-    vm: &Vm,
-    frozen: &mut Frozen<'_>,
-    gpa: Gpa,
-    bytes: u8,
-    value: u64,
-) -> Result<(), Errno> {
+pub fn set(vm: &Vm, frozen: &mut Frozen<'_>, gpa: Gpa, bytes: u8, value: u64) -> Result<(), Errno> {
     let device = Device::at(gpa).ok_or(Errno::EINVAL)?;
     match device {
         Device::LocalApic { offset } if !is_register(offset, bytes) => return Err(Errno::EINVAL),

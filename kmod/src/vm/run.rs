@@ -10,6 +10,7 @@ use vmm_core::stats::Stat;
 use vmm_core::types::{Errno, Gla, Gpa, Vector};
 use vmm_core::vmx::reason::ExitReason;
 
+use super::mmio::Device;
 use super::ops::RunEnv;
 use super::platform::{self, VcpuPlatform};
 use super::vcpu::{Frozen, Halted};
@@ -81,12 +82,14 @@ fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Err
             if vm.memory.fault(gpa, access, &frozen.vcpu.stats)? {
                 return Ok(Handled::Continue);
             }
-            match (gla, access) {
-                (Some(gla), Access::Read | Access::Write) => {
-                    inst_emul(vm, frozen, exit, gpa, gla)
+            // The CPU gives no linear address with accesses to the local APIC.
+            let data = gla.is_some() || Device::at(gpa).is_some();
+            match access {
+                Access::Read | Access::Write if data => {
+                    inst_emul(vm, frozen, exit, gpa, gla.unwrap_or(Gla(0)))
                 }
                 // Code or page tables where there is no memory: no instruction to emulate.
-                (None, _) | (Some(_), Access::Execute) => Ok(Handled::Return(VmExit {
+                Access::Read | Access::Write | Access::Execute => Ok(Handled::Return(VmExit {
                     kind: ExitKind::Vmx(no_memory(gpa, access)),
                     ..exit
                 })),
