@@ -7,9 +7,11 @@
 //! ([`report`]). [`platform`] has the few calls of the host that need unsafe code.
 
 pub mod backend;
+pub mod controllers;
 pub mod devices;
 pub mod firmware;
 pub mod inout_str;
+pub mod inst_emul;
 pub mod machine;
 pub mod mmio;
 pub mod msr;
