@@ -287,6 +287,7 @@ fn a_local_nmi_arrives() {
         apic(&m, LVT_LINT1, 0x400);
         m.cpu.lapic_local_irq(1).unwrap();
         assert_eq!(next_port_soon(&m), 0x82);
+        assert_eq!(next_port(&m), DONE, "IRET unblocks NMIs");
     });
 }
 
