@@ -7,9 +7,17 @@
 //! everybody else reaches it through its [`lapic::Inbox`]. The [`chipset::Chipset`] is the
 //! VM's: I/O APIC, 8259s, 8254, HPET, RTC, ACPI PM timer.
 
+mod atpic;
+mod atpit;
 pub mod chipset;
+mod frequency;
+mod hpet;
+mod ioapic;
 pub mod lapic;
+mod line;
 pub mod message;
+mod pmtimer;
+mod rtc;
 
 pub use message::{ApicMessage, DeliveryMode, Destination, Trigger};
 

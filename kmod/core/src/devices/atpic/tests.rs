@@ -1,0 +1,1 @@
+//! The 8259As, along Intel 231468.

@@ -1,0 +1,1 @@
+//! The 8254, along Intel 231164.

@@ -1,0 +1,1 @@
+//! The wiring, with all devices in place.

@@ -1,0 +1,1 @@
+//! The HPET, along IA-PC HPET 1.0a.

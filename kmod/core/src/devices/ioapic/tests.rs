@@ -1,0 +1,1 @@
+//! The I/O APIC, along Intel 290566.

@@ -1,0 +1,1 @@
+//! The RTC, along the MC146818A's datasheet.
