@@ -277,7 +277,9 @@ fn serve(
             .devices
             .access(|chipset, _, _| chipset.rtc_write(offset, value))?,
         Request::RtcGettime => {
-            let seconds = vm.devices.access(|chipset, now, _| chipset.rtc_gettime(now));
+            let seconds = vm
+                .devices
+                .access(|chipset, now, _| chipset.rtc_gettime(now));
             reply(Reply::RtcTime(seconds));
         }
         Request::RtcSettime { seconds } => vm

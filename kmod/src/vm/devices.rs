@@ -8,11 +8,11 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Once;
 use vmm_core::devices::chipset::Chipset;
-use vmm_core::devices::lapic::{Lvt, Signal};
+use vmm_core::devices::lapic::{Lvt, Signal, lowest_priority};
 use vmm_core::devices::{ApicMessage, DeliveryMode, Destination, Nanos, Wires};
 use vmm_core::types::{Errno, VcpuId, Vector};
 
@@ -45,8 +45,6 @@ struct Bus {
     active: Arc<CpuSet>,
     /// The 8259s' INTR output.
     pic_intr: AtomicBool,
-    /// Whose turn it is among those that a lowest-priority message names.
-    turn: AtomicUsize,
 }
 
 impl Devices {
@@ -63,7 +61,6 @@ impl Devices {
                 vcpus: vcpus.into_boxed_slice(),
                 active,
                 pic_intr: AtomicBool::new(false),
-                turn: AtomicUsize::new(0),
             },
         });
         let ticking = shared.clone();
@@ -179,16 +176,21 @@ impl Wires for &Bus {
 }
 
 impl Bus {
+    /// The vcpus that are on the bus.
+    fn powered(&self) -> impl Iterator<Item = &Arc<Link>> + Clone {
+        self.vcpus
+            .iter()
+            .filter_map(Once::get)
+            .filter(|vcpu| self.active.contains(vcpu.id))
+    }
+
     fn targets(
         &self,
         destination: &Destination,
         sender: Option<VcpuId>,
     ) -> impl Iterator<Item = &Arc<Link>> {
         let sender = sender.map(|id| u32::from(id.0));
-        self.vcpus
-            .iter()
-            .filter_map(Once::get)
-            .filter(|vcpu| self.active.contains(vcpu.id))
+        self.powered()
             .filter(move |vcpu| vcpu.inbox.address().accepts(destination, sender))
     }
 
@@ -197,11 +199,11 @@ impl Bus {
         match message.mode {
             DeliveryMode::Fixed => targets().for_each(|vcpu| post(vcpu, message)),
             DeliveryMode::LowestPriority => {
-                // Every order of equal priorities is allowed (SDM vol. 3A, 11.6.2.4).
-                let enabled = || targets().filter(|vcpu| vcpu.inbox.address().enabled);
-                let count = enabled().count();
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                if let Some(vcpu) = turn.checked_rem(count).and_then(|n| enabled().nth(n)) {
+                let addresses = self.powered().map(|vcpu| vcpu.inbox.address());
+                let sender = sender.map(|id| id.0.into());
+                let chosen =
+                    lowest_priority(addresses, &message.destination, sender, message.vector);
+                if let Some(vcpu) = chosen.and_then(|position| self.powered().nth(position)) {
                     post(vcpu, message);
                 }
             }

@@ -119,7 +119,7 @@ impl Vm {
         let vcpu = Arc::new(Vcpu::new(
             id,
             &*self.backend,
-            MsrState::new(id),
+            MsrState::new(self.cpuid().maxphyaddr()),
             self.suspend.clone(),
         )?);
         self.devices.connect(vcpu.link());
