@@ -126,6 +126,19 @@ stub_\vector:
 	stub \v, 1
 	.endr
 
+# The stubs of external interrupts, 16 bytes each from vector 32 on.
+	.align 16
+	.globl interrupt_stubs
+interrupt_stubs:
+	.set vector, 32
+	.rept 224
+	.align 16
+	push $0
+	push $vector
+	jmp exception_common
+	.set vector, vector + 1
+	.endr
+
 exception_common:
 	push %rax
 	push %rcx

@@ -70,3 +70,15 @@ pub fn halt() {
     // SAFETY: waits for an interrupt; nothing else happens.
     unsafe { asm!("hlt", options(nomem, nostack)) };
 }
+
+/// Interrupts on for one instruction: what waits is taken before this returns.
+pub fn take_interrupts() {
+    // SAFETY: the handlers of this program's interrupts may run at any point.
+    unsafe { asm!("sti", "nop", "cli") };
+}
+
+/// Sleeps with interrupts on until one has been taken, and turns them off again.
+pub fn wait_for_interrupt() {
+    // SAFETY: as above; nothing comes between STI and HLT.
+    unsafe { asm!("sti", "hlt", "cli") };
+}

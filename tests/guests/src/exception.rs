@@ -1,5 +1,6 @@
 //! Exceptions. An unexpected one ends the program with a line that tells where; an expected
-//! one is what [`expect!`] returns.
+//! one is what [`expect!`] returns. Vectors from 32 on are interrupts, see
+//! [`crate::interrupt`].
 
 use core::cell::UnsafeCell;
 
@@ -39,32 +40,40 @@ static CAUGHT: State = State(UnsafeCell::new(None));
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
 struct Gate(u64, u64);
-struct Idt(UnsafeCell<[Gate; 32]>);
+struct Idt(UnsafeCell<[Gate; 256]>);
 // SAFETY: written once, before the CPU uses it.
 unsafe impl Sync for Idt {}
-static IDT: Idt = Idt(UnsafeCell::new([Gate(0, 0); 32]));
+static IDT: Idt = Idt(UnsafeCell::new([Gate(0, 0); 256]));
 
 unsafe extern "C" {
     static exception_stubs: [u64; 32];
+    static interrupt_stubs: [[u8; 16]; 224];
 }
 
-/// Loads an IDT with a gate for each exception (SDM vol. 3A, 6.14.1).
+/// Loads an IDT with a gate for each vector (SDM vol. 3A, 6.14.1).
 pub fn init() {
     #[repr(C, packed)]
     struct Idtr(u16, u64);
     // SAFETY: runs once before anything uses the table; the stubs are addresses of code.
     unsafe {
-        for (gate, stub) in (*IDT.0.get()).iter_mut().zip(&exception_stubs) {
+        let exceptions = exception_stubs.iter().copied();
+        let interrupts = interrupt_stubs.iter().map(|stub| stub.as_ptr() as u64);
+        let stubs = exceptions.chain(interrupts);
+        for (gate, stub) in (*IDT.0.get()).iter_mut().zip(stubs) {
             let low = stub & 0xffff | 0x08 << 16 | 0x8e00 << 32 | (stub >> 16 & 0xffff) << 48;
             *gate = Gate(low, stub >> 32);
         }
-        let idtr = Idtr((size_of::<[Gate; 32]>() - 1) as u16, IDT.0.get() as u64);
+        let idtr = Idtr((size_of::<Idt>() - 1) as u16, IDT.0.get() as u64);
         core::arch::asm!("lidt [{}]", in(reg) &raw const idtr, options(nostack));
     }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn kit_exception(frame: &mut Frame) {
+    if let Ok(vector @ 32..) = u8::try_from(frame.vector) {
+        crate::interrupt::arrived(vector, frame.rip);
+        return;
+    }
     // SAFETY: one CPU, and an exception interrupts the only writer at a known instruction.
     unsafe {
         if KIT_RESUME == 0 {

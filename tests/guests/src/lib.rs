@@ -5,9 +5,11 @@
 
 #![no_std]
 
+pub mod apic;
 pub mod console;
 pub mod cpu;
 pub mod exception;
+pub mod interrupt;
 
 use core::panic::PanicInfo;
 
