@@ -7,6 +7,7 @@
 //! ([`report`]). [`platform`] has the few calls of the host that need unsafe code.
 
 pub mod backend;
+pub mod board;
 pub mod controllers;
 pub mod devices;
 pub mod firmware;

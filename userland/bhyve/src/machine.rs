@@ -1,22 +1,20 @@
-//! The machine around the vcpus: the VM, its port bus, the vcpus with their counters and
-//! gates. All threads share it.
+//! The machine around the vcpus: the VM, its board of devices, the vcpus with their
+//! counters and gates. All threads share it.
 
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use vmmapi::{SuspendHow, Vcpu, VcpuId, Vm};
+use vmmapi::memory::HIGHMEM_BASE;
+use vmmapi::{Vcpu, VcpuId, Vm};
 
-use crate::backend::{Backend, BackendError};
-use crate::devices::pci::{self, PciBus};
-use crate::devices::serial::{self, COM_PORTS};
-use crate::devices::{IrqLine, Suspend, bvmcons, kbdc, pm, post};
+use crate::board::Board;
 use crate::options::Options;
-use crate::ports::{PortBus, RegisterError};
 
 /// What the run loop counts for each vcpu.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +31,7 @@ pub enum Counter {
     Mtrap,
     Debug,
     Ipi,
+    InstEmul,
     /// Other exits.
     Other,
     /// vm_run() answered EBUSY.
@@ -42,7 +41,7 @@ pub enum Counter {
 }
 
 impl Counter {
-    const ALL: [(Self, &'static str); 14] = [
+    const ALL: [(Self, &'static str); 15] = [
         (Self::Inout, "inout"),
         (Self::InoutString, "inout_str"),
         (Self::Rdmsr, "rdmsr"),
@@ -54,6 +53,7 @@ impl Counter {
         (Self::Mtrap, "mtrap"),
         (Self::Debug, "debug"),
         (Self::Ipi, "ipi"),
+        (Self::InstEmul, "inst_emul"),
         (Self::Other, "other"),
         (Self::Busy, "vm_run busy"),
         (Self::Switch, "switch"),
@@ -125,7 +125,7 @@ pub struct Cpu {
 /// All of it.
 pub struct Machine {
     pub vm: Vm,
-    pub bus: PortBus,
+    pub board: Board,
     pub cpus: Vec<Cpu>,
     pub strict_io: bool,
     pub strict_msr: bool,
@@ -133,34 +133,9 @@ pub struct Machine {
     unknown_msrs: Mutex<BTreeSet<(bool, u32)>>,
 }
 
-/// Why the machine can't be built.
-#[derive(Debug)]
-pub enum BuildError {
-    Register(RegisterError),
-    Backend { device: String, error: BackendError },
-    Thread(std::io::Error),
-}
-
-impl fmt::Display for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Register(error) => error.fmt(f),
-            Self::Backend { device, error } => write!(f, "{device}: {error}"),
-            Self::Thread(error) => write!(f, "a thread can't be started: {error}"),
-        }
-    }
-}
-
-impl From<RegisterError> for BuildError {
-    fn from(error: RegisterError) -> Self {
-        Self::Register(error)
-    }
-}
-
 impl Machine {
-    /// The machine that the options describe, with `cpus` vcpus.
-    pub fn new(vm: Vm, options: &Options, cpus: u16) -> Result<Self, BuildError> {
-        let bus = init_inout(&vm, options)?;
+    /// The machine of that board, with `cpus` vcpus.
+    pub fn new(vm: Vm, board: Board, options: &Options, cpus: u16) -> Self {
         let cpus = (0..cpus)
             .map(|id| Cpu {
                 vcpu: vm.vcpu(VcpuId(id)),
@@ -168,14 +143,19 @@ impl Machine {
                 gate: Gate::default(),
             })
             .collect();
-        Ok(Self {
+        Self {
             vm,
-            bus,
+            board,
             cpus,
             strict_io: options.strict_io,
             strict_msr: options.strict_msr,
             unknown_msrs: Mutex::default(),
-        })
+        }
+    }
+
+    /// The addresses between low memory and 4 GiB, where PCI decodes what nobody else does.
+    pub fn pci_hole(&self) -> Range<u64> {
+        self.vm.lowmem_size()..HIGHMEM_BASE
     }
 
     /// The vcpu of that number, if the machine has it.
@@ -190,84 +170,6 @@ impl Machine {
             .unwrap_or_else(PoisonError::into_inner)
             .insert((write, code))
     }
-}
-
-/// PCI (step (9)): the bus is always there; what is on it comes from -s.
-fn init_pci(options: &Options, suspend: Suspend) -> PciBus {
-    let pci = PciBus::new(suspend);
-    for (at, identity) in &options.functions {
-        // Slots are known to be different since the command line was read.
-        pci.add(*at, *identity);
-    }
-    pci
-}
-
-/// The port bus with its devices (step (8)).
-fn init_inout(vm: &Vm, options: &Options) -> Result<PortBus, BuildError> {
-    let bus = PortBus::default();
-    let suspend = suspend(vm.clone());
-
-    let pci = init_pci(options, Arc::clone(&suspend));
-    bus.register("PCI configuration", pci::PORT, pci::PORTS, Arc::new(pci))?;
-    pm::register(&bus, Arc::clone(&suspend))?;
-    bus.register(
-        "keyboard controller",
-        kbdc::PORT,
-        1,
-        Arc::new(kbdc::KeyboardController { suspend }),
-    )?;
-    bus.register("POST codes", post::PORT, 1, Arc::new(post::Post))?;
-
-    for port in &options.com_ports {
-        let name = format!("com{}", port.index + 1);
-        let (first, irq) = COM_PORTS[port.index];
-        let backend = open_backend(&name, &port.backend)?;
-        let line = isa_line(vm.clone(), irq);
-        let device = serial::start(&name, backend, line).map_err(BuildError::Thread)?;
-        bus.register(name, first, serial::PORTS, device)?;
-    }
-    if options.bvm_console {
-        let backend = open_backend("-b", "stdio")?;
-        let console = bvmcons::start(backend).map_err(BuildError::Thread)?;
-        bus.register("bvmcons", bvmcons::PORT, bvmcons::PORTS, console)?;
-    }
-    Ok(bus)
-}
-
-/// A port without a backend text talks to nobody.
-fn open_backend(device: &str, spec: &str) -> Result<Backend, BuildError> {
-    let spec = if spec.is_empty() { "/dev/null" } else { spec };
-    Backend::open(spec).map_err(|error| BuildError::Backend {
-        device: device.to_owned(),
-        error,
-    })
-}
-
-/// An interrupt of the ISA bus: its rising edge is what the controllers take. Where the
-/// kernel has none, it goes nowhere.
-fn isa_line(vm: Vm, irq: u8) -> IrqLine {
-    let irq = i32::from(irq);
-    Box::new(move |high| {
-        if !high {
-            return;
-        }
-        match vm.isa_pulse_irq(irq, Some(irq)) {
-            Ok(()) => {}
-            Err(error) if error.is(libc::ENXIO) => {}
-            Err(error) => eprintln!("bhyve: interrupt {irq} is lost: {error}\r"),
-        }
-    })
-}
-
-/// vm_suspend() for the devices. The first one to ask decides how the VM ends.
-fn suspend(vm: Vm) -> Suspend {
-    Arc::new(move |how: SuspendHow| {
-        if let Err(error) = vm.suspend(how) {
-            if !error.is(libc::EALREADY) {
-                eprintln!("bhyve: the guest asked for its end, but: {error}\r");
-            }
-        }
-    })
 }
 
 #[cfg(test)]

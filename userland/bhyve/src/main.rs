@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use bhyve::options::{self, Answer, OptionError, Options};
+use bhyve::pci::registry;
 use bhyve::platform;
 use bhyve::run::End;
 use bhyve::start;
@@ -32,9 +33,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Answer::PciDevices) => {
-            options::PCI_DEVICES
+            registry::DEVICES
                 .iter()
-                .for_each(|(name, _)| println!("{name}"));
+                .for_each(|device| println!("{}", device.name));
             ExitCode::SUCCESS
         }
         Ok(Answer::LpcDevices) => {

@@ -15,7 +15,6 @@ pub fn option(name: char) -> Option<&'static str> {
         'r' => "restoring a snapshot",
         'U' => "SMBIOS, and so its UUID,",
         'u' => "the RTC, and so its keeping UTC,",
-        'W' => "virtio, and so its single-vector MSI,",
         'B' => "2013's breakpoint at the first entry",
         'g' => "2013's debug port 0x224",
         'z' => "2013's guest clock frequency",
@@ -25,7 +24,7 @@ pub fn option(name: char) -> Option<&'static str> {
 }
 
 /// Devices of bhyve(8) that are known by name and not there.
-pub const PCI_DEVICES: [&str; 20] = [
+pub const PCI_DEVICES: [&str; 18] = [
     "ahci",
     "ahci-cd",
     "ahci-hd",
@@ -37,11 +36,9 @@ pub const PCI_DEVICES: [&str; 20] = [
     "uart",
     "virtio-9p",
     "virtio-balloon",
-    "virtio-blk",
     "virtio-console",
     "virtio-input",
     "virtio-net",
-    "virtio-rnd",
     "virtio-scsi",
     "virtio-vsock",
     "xhci",

@@ -11,8 +11,9 @@ use cli::getopt::{self, Getopt};
 use cli::number::parse_within;
 use cli::size::{SizeError, parse_memsize};
 
-use crate::devices::pci::{self, Bdf, Identity};
 use crate::not_yet;
+use crate::pci::Bdf;
+use crate::pci::registry::{self, DeviceType};
 use crate::topology::{CpuError, Pinning, TopologySpec};
 
 /// FreeBSD 15's option string, then what only 2013's bhyve had.
@@ -35,6 +36,15 @@ pub struct ComPort {
     /// 0 is com1.
     pub index: usize,
     pub backend: String,
+}
+
+/// A PCI device and its place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PciSlot {
+    pub at: Bdf,
+    pub device: &'static DeviceType,
+    /// What follows the device's name; the device knows what it means.
+    pub config: String,
 }
 
 /// What the command line says.
@@ -62,8 +72,10 @@ pub struct Options {
     pub apic: ApicMode,
     /// 2013's -b.
     pub bvm_console: bool,
-    pub functions: Vec<(Bdf, Identity)>,
+    pub slots: Vec<PciSlot>,
     pub com_ports: Vec<ComPort>,
+    /// -W.
+    pub virtio_msi: bool,
     /// Without -Y.
     pub mptable: bool,
 }
@@ -152,13 +164,6 @@ impl From<CpuError> for OptionError {
     }
 }
 
-/// The devices that `-s help` lists.
-pub const PCI_DEVICES: [(&str, Identity); 3] = [
-    ("amd_hostbridge", pci::AMD_HOSTBRIDGE),
-    ("hostbridge", pci::HOSTBRIDGE),
-    ("lpc", pci::LPC),
-];
-
 /// The devices that `-l help` lists.
 pub const LPC_DEVICES: [&str; 4] = ["com1", "com2", "com3", "com4"];
 
@@ -178,8 +183,9 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
         exit_on_pause: false,
         apic: ApicMode::Default,
         bvm_console: false,
-        functions: Vec::new(),
+        slots: Vec::new(),
         com_ports: Vec::new(),
+        virtio_msi: false,
         mptable: true,
     };
     let mut getopt = Getopt::new(args, OPTSTRING);
@@ -214,6 +220,7 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
                 None => options.wired = true,
             },
             'w' => options.strict_msr = false,
+            'W' => options.virtio_msi = true,
             'x' => options.apic = ApicMode::X2Apic,
             'Y' => options.mptable = false,
             name => {
@@ -274,21 +281,15 @@ impl Options {
     /// `-s slot,device[,configuration]`.
     fn add_pci_device(&mut self, text: &str) -> Result<(), OptionError> {
         let (at, name, config) = split_slot(text)?;
-        if let Some((_, identity)) = PCI_DEVICES.iter().find(|(known, _)| *known == name) {
-            if !config.is_empty() {
-                let what = "configuring a bridge";
-                return Err(OptionError::NotYet {
-                    option: format!("-s {text}"),
-                    what,
-                });
-            }
-            if self.functions.iter().any(|(taken, _)| *taken == at) {
-                return Err(OptionError::SlotTaken(at));
-            }
-            self.functions.push((at, *identity));
-            return Ok(());
+        let Some(device) = registry::find(name) else {
+            return Err(unknown_device(name, text, "-s", &not_yet::PCI_DEVICES));
+        };
+        if self.slots.iter().any(|slot| slot.at == at) {
+            return Err(OptionError::SlotTaken(at));
         }
-        Err(unknown_device(name, text, "-s", &not_yet::PCI_DEVICES))
+        let config = config.to_owned();
+        self.slots.push(PciSlot { at, device, config });
+        Ok(())
     }
 
     /// 2013's `-S slot,uart,backend`: the first one is com1, the second com2.
@@ -380,8 +381,9 @@ mod tests {
         assert_eq!((o.vm.as_str(), o.memory), ("guest0", Some(512 << 20)));
         assert_eq!(o.topology.resolve().unwrap().1, 2);
         assert!(o.exit_on_hlt && o.exit_on_pause && o.destroy_on_poweroff && o.strict_io);
-        assert!(!o.strict_msr && !o.wired);
-        assert_eq!(o.functions.len(), 2);
+        assert!(!o.strict_msr && !o.wired && !o.virtio_msi);
+        assert!(run("-W guest0").virtio_msi);
+        assert_eq!(o.slots.len(), 2);
         assert_eq!(
             o.com_ports,
             [ComPort {
@@ -392,13 +394,8 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_of_2013_is_refused_for_its_disk_only() {
-        let line = "-A -I -m 1024 -s 0:0,virtio-blk,diskdev -S 31,uart,stdio guest0";
-        assert_eq!(
-            refusal(line),
-            "-s 0:0,virtio-blk,diskdev: virtio-blk is not part of this version"
-        );
-        let o = run("-A -I -m 1024 -s 0:0,hostbridge -S 31,uart,stdio guest0");
+    fn the_command_line_of_2013_is_understood() {
+        let o = run("-A -I -m 1024 -s 0:0,virtio-blk,diskdev -S 31,uart,stdio guest0");
         assert_eq!(o.memory, Some(1 << 30));
         assert_eq!(
             o.com_ports,
@@ -406,6 +403,13 @@ mod tests {
                 index: 0,
                 backend: "stdio".into()
             }]
+        );
+        let [disk] = &o.slots[..] else {
+            panic!("{:?}", o.slots);
+        };
+        assert_eq!(
+            (disk.device.name, disk.config.as_str()),
+            ("virtio-blk", "diskdev")
         );
         assert!(!o.wired);
         assert!(o.mptable);

@@ -1,6 +1,6 @@
-//! Signals, in a thread of their own: SIGTERM powers the guest off (the ACPI power button
-//! needs interrupts, which the guest hasn't got yet), a second one ends bhyve; SIGINT and
-//! SIGHUP end it at once; SIGUSR1 prints what the run loop counted.
+//! Signals, in a thread of their own: SIGTERM is the ACPI power button, where the guest has
+//! switched to ACPI mode; else it powers the guest off, and a second one ends bhyve. SIGINT
+//! and SIGHUP end it at once; SIGUSR1 prints what the run loop counted.
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,7 @@ pub fn start(signals: Signals, machine: Arc<Machine>, ended: Sender<Ended>) -> i
                         print_counters(&machine);
                         continue;
                     }
+                    libc::SIGTERM if machine.board.power_button.press() => continue,
                     libc::SIGTERM if !powered_off => {
                         powered_off = true;
                         match machine.vm.suspend(SuspendHow::Poweroff) {

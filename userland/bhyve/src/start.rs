@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use vmmapi::devices::X2apicState;
 use vmmapi::{Capability, CpuTopology, MemFlags, MmapStyle, Reg, SuspendHow, Vcpu, VcpuId, Vm};
 
+use crate::board::Board;
 use crate::firmware::FirmwareError;
 use crate::firmware::acpi::acpi_build;
 use crate::firmware::ioapic::{IoApic, ioapic_init};
@@ -42,15 +43,16 @@ pub fn run(options: &Options) -> Result<End, String> {
     }
     // From here on signals wait for their thread, in all threads to come.
     let signals = Signals::block().map_err(|e| format!("signals can't be blocked: {e}"))?;
-    let machine = Machine::new(vm, options, cpus).map_err(|e| e.to_string())?;
-    let ioapic = ioapic_init(&machine.vm).map_err(|e| e.to_string())?;
+    let ioapic = ioapic_init(&vm).map_err(|e| e.to_string())?;
+    let board = Board::new(&vm, options, ioapic).map_err(|e| e.to_string())?;
+    let machine = Machine::new(vm, board, options, cpus);
     // What bhyveload left to begin at (steps (11) and (12)).
     machine
         .vm
         .vcpu(VcpuId::BSP)
         .register(Reg::Rip)
         .map_err(|e| e.to_string())?;
-    build_tables(&machine.vm, options, cpus, ioapic).map_err(|e| e.to_string())?;
+    build_tables(&machine, options, cpus, ioapic).map_err(|e| e.to_string())?;
     let machine = Arc::new(machine);
     let (ended, ends) = channel();
     signals::start(signals, Arc::clone(&machine), ended.clone())
@@ -153,15 +155,16 @@ fn init_vcpu(vcpu: &Vcpu, options: &Options) -> Result<(), String> {
 
 /// Steps (13) and (14).
 fn build_tables(
-    vm: &Vm,
+    machine: &Machine,
     options: &Options,
     cpus: u16,
     ioapic: Option<IoApic>,
 ) -> Result<(), FirmwareError> {
+    let (vm, board) = (&machine.vm, &machine.board);
     if options.mptable {
-        mptable_build(vm, cpus, ioapic, &options.functions)?;
+        mptable_build(vm, cpus, ioapic, &board.pci)?;
     }
-    acpi_build(vm, cpus, ioapic, options)
+    acpi_build(vm, cpus, ioapic, board)
 }
 
 /// The first end that a vcpu or a signal reports. After a suspend the other vcpus end too,

@@ -6,7 +6,7 @@
 pub fn usage(progname: &str) -> String {
     let indent = " ".repeat(progname.len());
     format!(
-        "Usage: {progname} [-aACDeHhIPSwxY]\n       \
+        "Usage: {progname} [-aACDeHhIPSWwxY]\n       \
          {indent} [-c [[cpus=]numcpus][,sockets=n][,cores=n][,threads=n]]\n       \
          {indent} [-l lpc] [-m mem] [-p vcpu:hostcpu] [-s pci] vmname\n       \
          -a: local APIC in xAPIC mode\n       \
@@ -19,12 +19,13 @@ pub fn usage(progname: &str) -> String {
          -H: vmexit from the guest on HLT\n       \
          -h: help\n       \
          -I: no effect, for old scripts\n       \
-         -l: LPC device configuration: com1,stdio or com1,/path\n       \
+         -l: LPC device configuration: com1,stdio or com1,/path or com1,tcp=address:port\n       \
          -m: memory size\n       \
          -P: vmexit from the guest on pause\n       \
          -p: pin 'vcpu' to 'hostcpu'; or a number n: vcpu i to host CPU n + i\n       \
          -S: guest memory cannot be swapped; or -S slot,uart,stdio: com port\n       \
          -s: <slot,driver,configinfo> PCI slot config\n       \
+         -W: virtio devices use single-vector MSI\n       \
          -w: ignore unimplemented MSRs\n       \
          -x: local APIC is in x2APIC mode\n       \
          -Y: disable MPtable generation\n"

@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use vmm_core::exit::{Inout, InoutStr, VmxExit};
+use vmm_core::exit::{Inout, InoutStr, InstEmul, VmxExit};
 use vmmapi::{CpuSet, Error, Exit, Gla, Gpa, Prot, Reg, SuspendHow, Translation, VmExit};
 
 use crate::inout_str::{self, ElementMemory, Stop};
+use crate::inst_emul::{self, Emulated};
 use crate::machine::{Counter, Cpu, Machine};
 use crate::msr;
 use crate::ports::Width;
@@ -65,10 +66,7 @@ pub fn handle(machine: &Machine, cpu: &Cpu, exit: &VmExit) -> Result<Answer, Err
             "{} guest-physical {gpa:#x}, which no memory answers",
             report::access_text(*access)
         ))),
-        Exit::InstEmul(emul) => Ok(Answer::Abort(format!(
-            "access to guest-physical {:#x} (linear {:#x}), where neither memory nor a device is",
-            emul.gpa, emul.gla
-        ))),
+        Exit::InstEmul(emul) => vmexit_inst_emul(machine, cpu, exit, emul),
         Exit::SpinupAp { vcpu, rip } => spinup_ap(machine, *vcpu, *rip),
         Exit::Suspended(SuspendHow::Reset) => Ok(Answer::Reset),
         Exit::Suspended(how) => Ok(Answer::End(*how)),
@@ -124,9 +122,9 @@ fn counter(exit: &Exit) -> Counter {
         Exit::Mtrap => Counter::Mtrap,
         Exit::Debug => Counter::Debug,
         Exit::Ipi { .. } => Counter::Ipi,
+        Exit::InstEmul(_) => Counter::InstEmul,
         Exit::Vmx(_)
         | Exit::Paging { .. }
-        | Exit::InstEmul(_)
         | Exit::SpinupAp { .. }
         | Exit::Deprecated1
         | Exit::Rendezvous
@@ -159,10 +157,13 @@ fn vmexit_inout(machine: &Machine, cpu: &Cpu, exit: &VmExit, io: &Inout) -> Resu
         )));
     };
     if !io.input {
-        let handled = machine.bus.write(io.port, width, io.eax & width.mask());
+        let handled = machine
+            .board
+            .ports
+            .write(io.port, width, io.eax & width.mask());
         return Ok(unhandled(machine, handled, io, exit).unwrap_or(Answer::Continue));
     }
-    let value = machine.bus.read(io.port, width);
+    let value = machine.board.ports.read(io.port, width);
     if let Some(abort) = unhandled(machine, value.is_some(), io, exit) {
         return Ok(abort);
     }
@@ -277,7 +278,13 @@ fn vmexit_inout_str(
         )));
     };
     let mut memory = Linear { cpu, io };
-    let progress = inout_str::run(io, width, &machine.bus, machine.strict_io, &mut memory)?;
+    let progress = inout_str::run(
+        io,
+        width,
+        &machine.board.ports,
+        machine.strict_io,
+        &mut memory,
+    )?;
     let index = if io.inout.input { Reg::Rdi } else { Reg::Rsi };
     set_addressed(cpu, index, progress.index, io.addrsize)?;
     if io.inout.rep {
@@ -305,6 +312,46 @@ fn set_addressed(cpu: &Cpu, reg: Reg, value: u64, addrsize: u8) -> Result<(), Er
         value
     };
     cpu.vcpu.set_register(reg, value)
+}
+
+// ---- Memory-mapped devices -------------------------------------------------------------
+
+/// Between memory and 4 GiB nobody needs to be: reads give all ones and writes are lost, as
+/// on a PCI bus. Elsewhere the access is a mistake of the guest or of this program.
+fn vmexit_inst_emul(
+    machine: &Machine,
+    cpu: &Cpu,
+    exit: &VmExit,
+    emul: &InstEmul,
+) -> Result<Answer, Error> {
+    Ok(
+        match inst_emul::emulate(&cpu.vcpu, exit, emul, machine.board.mmio.as_ref())? {
+            Emulated::Done => Answer::Continue,
+            Emulated::Repeat => Answer::Restart,
+            Emulated::Unclaimed(access) if machine.pci_hole().contains(&access.gpa.get()) => {
+                if access.repeat {
+                    Answer::Restart
+                } else {
+                    Answer::Continue
+                }
+            }
+            Emulated::Unclaimed(access) => Answer::Abort(format!(
+                "{} guest-physical {:#x} ({} bytes), where neither memory nor a device is",
+                if access.write {
+                    "a write to"
+                } else {
+                    "a read of"
+                },
+                access.gpa,
+                access.size
+            )),
+            Emulated::Unsupported(error) => Answer::Abort(format!(
+                "the instruction at {:#x} accesses guest-physical {:#x}, where no memory is, and \
+                 can't be emulated: {error:?}",
+                exit.rip, emul.gpa
+            )),
+        },
+    )
 }
 
 // ---- MSRs ------------------------------------------------------------------------------

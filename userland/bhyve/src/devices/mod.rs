@@ -5,7 +5,6 @@
 
 pub mod bvmcons;
 pub mod kbdc;
-pub mod pci;
 pub mod pm;
 pub mod post;
 pub mod serial;

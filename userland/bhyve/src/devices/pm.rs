@@ -1,6 +1,7 @@
 //! ACPI power management at bhyve's ports: the PM1 event and control registers (ACPI 6.5,
 //! 4.8.3.1 and 4.8.3.2) and the SMI command port that switches ACPI mode on and off. A
-//! write of SLP_EN with SLP_TYP 5 is soft-off (S5), as bhyve's _S5_ object says.
+//! write of SLP_EN with SLP_TYP 5 is soft-off (S5), as bhyve's _S5_ object says. The one
+//! event is the fixed power button (4.8.3.1.1), which raises the system control interrupt.
 
 #![forbid(unsafe_code)]
 
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vmmapi::SuspendHow;
 
-use super::Suspend;
+use super::{IrqLine, Suspend};
 use crate::ports::{PortBus, PortDevice, RegisterError, Width};
 
 pub const PM1A_EVT: u16 = 0x400;
@@ -24,9 +25,11 @@ pub const ACPI_DISABLE: u32 = 0xa1;
 
 /// Of PM1 status: the bits that are cleared by writing 1 (bus master, power button, sleep
 /// button, RTC, wake).
-const STATUS_CLEARABLE: u16 = 1 << 4 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 15;
+const STATUS_CLEARABLE: u16 = 1 << 4 | POWER_BUTTON | 1 << 9 | 1 << 10 | 1 << 15;
 /// Of PM1 enable: global lock, power button, RTC.
-const ENABLE_WRITABLE: u16 = 1 << 5 | 1 << 8 | 1 << 10;
+const ENABLE_WRITABLE: u16 = 1 << 5 | POWER_BUTTON | 1 << 10;
+/// Status and enable.
+const POWER_BUTTON: u16 = 1 << 8;
 const CNT_SCI_EN: u16 = 1 << 0;
 const CNT_SLP_TYP_SHIFT: u32 = 10;
 const CNT_SLP_TYP: u16 = 7 << CNT_SLP_TYP_SHIFT;
@@ -40,23 +43,49 @@ struct Registers {
     status: u16,
     enable: u16,
     control: u16,
+    /// The level of the system control interrupt.
+    sci: bool,
 }
 
 struct Shared {
     registers: Mutex<Registers>,
     suspend: Suspend,
+    sci: IrqLine,
 }
 
 struct Events(Arc<Shared>);
 struct Control(Arc<Shared>);
 struct SmiCommand(Arc<Shared>);
 
-/// Puts the three devices on the bus.
-pub fn register(bus: &PortBus, suspend: Suspend) -> Result<(), RegisterError> {
+/// The fixed power button.
+#[derive(Clone)]
+pub struct PowerButton(Arc<Shared>);
+
+impl PowerButton {
+    /// Presses it. False if the guest hasn't switched to ACPI mode, so that nobody listens.
+    pub fn press(&self) -> bool {
+        let mut registers = self.0.registers();
+        if registers.control & CNT_SCI_EN == 0 {
+            return false;
+        }
+        registers.status |= POWER_BUTTON;
+        self.0.update_sci(&mut registers);
+        true
+    }
+}
+
+/// Puts the three devices on the bus. `sci` is the level of the system control interrupt.
+pub fn register(
+    bus: &PortBus,
+    suspend: Suspend,
+    sci: IrqLine,
+) -> Result<PowerButton, RegisterError> {
     let shared = Arc::new(Shared {
         registers: Mutex::default(),
         suspend,
+        sci,
     });
+    let button = PowerButton(Arc::clone(&shared));
     bus.register(
         "ACPI PM1 events",
         PM1A_EVT,
@@ -69,7 +98,8 @@ pub fn register(bus: &PortBus, suspend: Suspend) -> Result<(), RegisterError> {
         PM1A_CNT_LEN,
         Arc::new(Control(Arc::clone(&shared))),
     )?;
-    bus.register("ACPI SMI command", SMI_CMD, 1, Arc::new(SmiCommand(shared)))
+    bus.register("ACPI SMI command", SMI_CMD, 1, Arc::new(SmiCommand(shared)))?;
+    Ok(button)
 }
 
 impl Shared {
@@ -77,6 +107,15 @@ impl Shared {
         self.registers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The interrupt is asserted as long as an enabled event has its status (4.8.3.1).
+    fn update_sci(&self, registers: &mut Registers) {
+        let level = registers.status & registers.enable != 0;
+        if level != registers.sci {
+            registers.sci = level;
+            (self.sci)(level);
+        }
     }
 }
 
@@ -117,6 +156,7 @@ impl PortDevice for Events {
         } else {
             registers.enable = (registers.enable & !written | value) & ENABLE_WRITABLE;
         }
+        self.0.update_sci(&mut registers);
     }
 }
 
@@ -163,12 +203,59 @@ impl PortDevice for SmiCommand {
 mod tests {
     use super::*;
 
+    /// The bus, the ends that were asked for, the button, the levels of the interrupt.
+    struct Machine {
+        bus: PortBus,
+        asked: Arc<Mutex<Vec<SuspendHow>>>,
+        button: PowerButton,
+        levels: Arc<Mutex<Vec<bool>>>,
+    }
+
     fn machine() -> (PortBus, Arc<Mutex<Vec<SuspendHow>>>) {
+        let Machine { bus, asked, .. } = machine_with_button();
+        (bus, asked)
+    }
+
+    fn machine_with_button() -> Machine {
         let bus = PortBus::default();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
-        register(&bus, Arc::new(move |how| log.lock().unwrap().push(how))).unwrap();
-        (bus, asked)
+        let levels = Arc::new(Mutex::new(Vec::new()));
+        let sci = Arc::clone(&levels);
+        let suspend: Suspend = Arc::new(move |how| log.lock().unwrap().push(how));
+        let line = Box::new(move |level| sci.lock().unwrap().push(level));
+        let button = register(&bus, suspend, line).unwrap();
+        Machine {
+            bus,
+            asked,
+            button,
+            levels,
+        }
+    }
+
+    #[test]
+    fn the_power_button_interrupts_until_its_status_is_cleared() {
+        let Machine {
+            bus,
+            button,
+            levels,
+            ..
+        } = machine_with_button();
+        assert!(!button.press(), "not in ACPI mode");
+        assert_eq!(bus.read(PM1A_EVT, Width::Word), Some(0));
+        bus.write(SMI_CMD, Width::Byte, ACPI_ENABLE);
+        assert!(button.press());
+        assert!(levels.lock().unwrap().is_empty(), "not enabled");
+        bus.write(PM1A_EVT + 2, Width::Word, POWER_BUTTON.into());
+        assert!(button.press());
+        assert_eq!(*levels.lock().unwrap(), [true]);
+        bus.write(PM1A_EVT, Width::Word, 1 << 4);
+        assert_eq!(levels.lock().unwrap().len(), 1, "another status");
+        bus.write(PM1A_EVT, Width::Word, POWER_BUTTON.into());
+        assert_eq!(*levels.lock().unwrap(), [true, false]);
+        button.press();
+        bus.write(PM1A_EVT + 2, Width::Word, 0);
+        assert_eq!(*levels.lock().unwrap(), [true, false, true, false]);
     }
 
     #[test]

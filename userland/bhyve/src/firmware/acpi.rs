@@ -15,9 +15,10 @@ use vmmapi::{Gpa, Vm};
 use super::aml;
 use super::ioapic::IoApic;
 use super::{FirmwareError, IO_APIC, LOCAL_APIC, SCI, TIMER_PIN};
-use crate::devices::pci::{self, Bdf};
+use crate::board::Board;
 use crate::devices::pm;
-use crate::options::Options;
+use crate::pci::access::RESET_PORT;
+use crate::pci::{Bdf, lpc};
 
 /// The first table, which is the RSDP. Up to 1 MiB is room for all of them.
 pub const BASE: Gpa = Gpa(0xf2400);
@@ -72,22 +73,22 @@ pub fn acpi_build(
     vm: &Vm,
     cpus: u16,
     ioapic: Option<IoApic>,
-    options: &Options,
+    board: &Board,
 ) -> Result<(), FirmwareError> {
     let hpet = match vm.hpet_capabilities() {
         Ok(capabilities) => Some(capabilities),
         Err(error) if error.is(libc::ENXIO) => None,
         Err(error) => return Err(FirmwareError::Kernel(error)),
     };
-    let mut bridges = options.functions.iter();
+    let mut functions = board.pci.functions();
     let hardware = Hardware {
         cpus: super::cpu_count(NAME, cpus)?,
         ioapic,
         hpet,
-        com_ports: options.com_ports.iter().map(|port| port.index).collect(),
-        lpc: bridges
-            .find(|(at, identity)| at.bus == 0 && *identity == pci::LPC)
-            .map(|(at, _)| *at),
+        com_ports: board.com_ports.clone(),
+        lpc: functions
+            .find(|(_, kind)| *kind == lpc::NAME)
+            .map(|(at, _)| at),
     };
     super::install(vm, NAME, BASE, &tables(&hardware))
 }
@@ -206,7 +207,7 @@ fn fadt(hardware: &Hardware, facs: u32, dsdt: u32) -> Vec<u8> {
     fadt.pm1a_cnt_blk = u32::from(pm::PM1A_CNT).into();
     fadt.x_pm1a_cnt_blk = port_address(pm::PM1A_CNT, 16, AccessSize::WordAccess);
     fadt.pm1_cnt_len = pm::PM1A_CNT_LEN as u8;
-    fadt.reset_reg = port_address(pci::RESET_PORT, 8, AccessSize::ByteAccess);
+    fadt.reset_reg = port_address(RESET_PORT, 8, AccessSize::ByteAccess);
     fadt.reset_value = RESET_VALUE;
 
     let mut arch = boot_arch::NO_VGA | boot_arch::NO_ASPM;

@@ -13,7 +13,8 @@ use acpi_tables::{Aml, AmlSink};
 use super::SCI;
 use super::acpi::{HPET_BASE, HPET_LEN, Hardware};
 use crate::devices::serial::{COM_PORTS, PORTS};
-use crate::devices::{pci, pm};
+use crate::devices::pm;
+use crate::pci::access::{PORT, PORTS as CONFIG_PORTS};
 
 /// What the sleep type field takes for soft-off.
 const S5_SLEEP_TYPE: u8 = pm::SLP_TYP_S5 as u8;
@@ -45,9 +46,9 @@ fn pci_root(hardware: &Hardware) -> Vec<u8> {
         }
         None => isa,
     };
-    let config_ports = ports(pci::PORT, pci::PORTS);
-    let below = AddressSpace::new_io(0u16, pci::PORT - 1, None);
-    let above = AddressSpace::new_io(pci::PORT + pci::PORTS, u16::MAX, None);
+    let config_ports = ports(PORT, CONFIG_PORTS);
+    let below = AddressSpace::new_io(0u16, PORT - 1, None);
+    let above = AddressSpace::new_io(PORT + CONFIG_PORTS, u16::MAX, None);
     let bus = AddressSpace::new_bus_number(0u16, 0);
     bytes(&Device::new(
         "PC00".into(),

@@ -14,7 +14,7 @@ use std::fmt;
 
 use vmmapi::{Gpa, Vm};
 
-use crate::devices::pci::Bdf;
+use crate::pci::Bdf;
 
 /// The local APIC of each vcpu that has one (SDM vol. 3A, 12.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;

@@ -9,7 +9,7 @@ use vmmapi::{Gpa, Vm};
 
 use super::ioapic::IoApic;
 use super::{FirmwareError, IO_APIC, LOCAL_APIC, SCI, TIMER_PIN};
-use crate::devices::pci::{Bdf, Identity};
+use crate::pci::bus::PciBus;
 
 /// Of the floating pointer.
 pub const BASE: Gpa = Gpa(0xf0000);
@@ -61,13 +61,13 @@ pub fn mptable_build(
     vm: &Vm,
     cpus: u16,
     ioapic: Option<IoApic>,
-    functions: &[(Bdf, Identity)],
+    pci: &PciBus,
 ) -> Result<(), FirmwareError> {
     let Some(ioapic) = ioapic else {
         return Ok(());
     };
-    if let Some((at, _)) = functions.iter().find(|(at, _)| at.bus != PCI_BUS) {
-        return Err(FirmwareError::PciBus(*at));
+    if let Some((at, _)) = pci.functions().find(|(at, _)| at.bus != PCI_BUS) {
+        return Err(FirmwareError::PciBus(at));
     }
     let cpus = super::cpu_count(NAME, cpus)?;
     super::install(vm, NAME, BASE, &table(cpus, ioapic))

@@ -100,6 +100,14 @@ pub struct Windows {
     pub memory64: Range<u64>,
 }
 
+/// A BAR with its address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PlacedBar {
+    pub at: Bdf,
+    pub bar: BarSpec,
+    pub address: u64,
+}
+
 /// What is left of the windows.
 pub struct Allocator {
     left: Windows,
@@ -123,7 +131,7 @@ impl Allocator {
     pub fn place(
         &mut self,
         mut wanted: Vec<(Bdf, BarSpec)>,
-    ) -> Result<(Windows, Vec<(Bdf, BarSpec, u64)>), NoRoom> {
+    ) -> Result<(Windows, Vec<PlacedBar>), NoRoom> {
         let start = self.left.clone();
         // The largest ones first leave no gaps.
         wanted.sort_by_key(|(_, bar)| std::cmp::Reverse(bar.size));
@@ -134,8 +142,8 @@ impl Allocator {
                 BarKind::Memory64 if bar.size > LARGE => &mut self.left.memory64,
                 BarKind::Memory32 | BarKind::Memory64 => &mut self.left.memory32,
             };
-            let first = take(window, bar.size).ok_or(NoRoom { at, bar })?;
-            placed.push((at, bar, first));
+            let address = take(window, bar.size).ok_or(NoRoom { at, bar })?;
+            placed.push(PlacedBar { at, bar, address });
         }
         let windows = Windows {
             io: start.io.start..leave_room(&mut self.left.io, 32),
@@ -186,8 +194,8 @@ mod tests {
                 bar(5, BarKind::Io, 256),
             ])
             .unwrap();
-        placed.sort_by_key(|(_, bar, _)| bar.index);
-        let firsts: Vec<u64> = placed.iter().map(|(_, _, first)| *first).collect();
+        placed.sort_by_key(|placed| placed.bar.index);
+        let firsts: Vec<u64> = placed.iter().map(|placed| placed.address).collect();
         assert_eq!(firsts, [0x2100, 0xc010_0000, 0xc000_0000, 32 << 30, 0x2000]);
         assert_eq!(windows.io, 0x2000..0x2140);
         assert_eq!(windows.memory32, 0xc000_0000..0xc030_0000);

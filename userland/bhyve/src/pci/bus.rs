@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use vmmapi::{Gpa, GuestMemory};
 
-use super::bar::{Allocator, NoRoom, Windows};
+use super::bar::{Allocator, NoRoom, PlacedBar, Windows};
 use super::config::SpecError;
 use super::decode::Decoder;
 use super::device::{Bdf, DeviceContext, DeviceError};
@@ -163,7 +163,7 @@ impl PciBus {
                 .flat_map(|function| function.bars().into_iter().map(|bar| (function.at, bar)))
                 .collect();
             let (windows, placed) = allocator.place(wanted).map_err(PciError::NoRoom)?;
-            for (at, bar, address) in placed {
+            for PlacedBar { at, bar, address } in placed {
                 if let Some(function) = self.functions.get(&at) {
                     function.place_bar(bar, address);
                 }

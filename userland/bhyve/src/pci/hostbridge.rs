@@ -43,7 +43,9 @@ fn bridge(config: &str, vendor: u16, device: u16) -> Result<Arc<dyn PciDevice>, 
             "vendor" => &mut bridge.vendor,
             "devid" => &mut bridge.device,
             _ => {
-                return Err(format!("unknown option '{name}', vendor= and devid= are there").into());
+                return Err(
+                    format!("unknown option '{name}', vendor= and devid= are there").into(),
+                );
             }
         };
         *id = cli::number::parse_within(value, 0, 0xffff)
