@@ -35,7 +35,7 @@ mod tests {
     fn a_tick_has_come_when_nanos_says_so_and_not_a_nanosecond_earlier() {
         for hz in [1, 32_768, 1_193_182, 3_579_545, 1 << 24, 3_000_000_000] {
             let f = Frequency(hz);
-            for tick in [1, 2, 3, 1000, 65_536, 123_456_789, 1 << 40] {
+            for tick in [1, 2, 3, 1000, 65_536, 123_456_789, 1 << 33] {
                 let at = f.nanos(tick);
                 assert!(f.ticks(at) >= tick, "{hz} Hz, tick {tick}");
                 assert!(f.ticks(at - 1) < tick, "{hz} Hz, tick {tick}");

@@ -18,6 +18,8 @@ mod line;
 pub mod message;
 mod pmtimer;
 mod rtc;
+#[cfg(test)]
+mod testing;
 
 pub use message::{ApicMessage, DeliveryMode, Destination, Trigger};
 

@@ -19,6 +19,8 @@ pub struct Counter {
     loaded: Tick,
     /// What was written into the count register, once it is complete.
     written: Option<Tick>,
+    /// OUT between a trigger and the clock that loads the count, in mode 1.
+    out_till_loaded: bool,
     /// The count register waits for a trigger to be loaded.
     unloaded: bool,
     /// Modes 2 and 3: the count that takes over at the end of the current (half) cycle.
@@ -110,6 +112,7 @@ impl Counter {
             state: State::Unprogrammed,
             loaded: BINARY_MODULUS,
             written: None,
+            out_till_loaded: true,
             unloaded: true,
             next: None,
             low_byte: None,
@@ -240,6 +243,7 @@ impl Counter {
         };
         match self.mode {
             Mode::TerminalCount => elapsed >= n,
+            Mode::OneShot if elapsed < 0 => self.out_till_loaded,
             _ if elapsed < 0 => true,
             Mode::OneShot => elapsed >= n,
             Mode::RateGenerator => elapsed % n != n - 1,
@@ -292,6 +296,7 @@ impl Counter {
 
     /// The counting element is loaded with the next clock and counts.
     fn start(&mut self, count: Tick, now: Tick) {
+        self.out_till_loaded = self.out(now);
         self.loaded = count;
         self.unloaded = false;
         self.next = None;
