@@ -3,8 +3,8 @@
 
 STEP = tests/step
 
-.PHONY: all help setup ko lab-module userland freebsd-userland guests image check-ko \
-	run lab test bench fmt lint clean
+.PHONY: all help setup ko lab-module userland freebsd-userland guests image linux-guest check-ko \
+	run demo lab test bench fmt lint clean
 
 all: ko userland lab-module freebsd-userland ## everything for this machine: vmm_rs.ko for FreeBSD, lab module, userland
 
@@ -35,19 +35,25 @@ image: lab-module guests ## the lab's root file system with all that runs there
 	@$(STEP) lab-userland "userland for the lab (static)" userland/build/lab
 	@$(STEP) image "lab image" tests/lab/image
 
+linux-guest: image ## Debian's kernel and an ext4 disk, for the lab host to run as a guest
+	@$(STEP) linux-guest "Linux guest" tests/linux/build
+
 check-ko: ko ## check build/vmm_rs.ko: relocations, symbols, registers, red zone, linker sets
 	@cargo run --quiet --bin check_ko -- build/vmm_rs.ko
 
-run: image ## the main job: in the lab, load the module and run the demonstration guest
+run: linux-guest ## the main job: in the lab, boot Debian's kernel as a guest; interactive with a terminal
+	@cargo run --quiet --bin lab -- linux
+
+demo: image ## the life of a VM step by step, in the lab, with a small guest program
 	@cargo run --quiet --bin lab -- demo
 
-lab: image ## an interactive shell on the lab host; `exit` leaves
+lab: linux-guest ## an interactive shell on the lab host; `exit` leaves
 	@cargo run --quiet --bin lab -- shell
 
-test: image freebsd-userland check-ko ## all tests: unit tests here, link check, end-to-end tests in the lab
+test: linux-guest freebsd-userland check-ko ## all tests: unit tests here, link check, end-to-end tests in the lab
 	@tests/run-tests
 
-bench: image ## measure what there is to measure, in the lab
+bench: linux-guest ## what exits and a boot cost, in the lab, beside KVM; build/bench.json
 	@cargo run --quiet --bin lab -- bench
 
 fmt: ## format all Rust sources
@@ -57,4 +63,4 @@ lint: ko ## formatting, clippy over everything, shell syntax
 	@tests/lint
 
 clean: ## remove everything built, but not what setup fetched
-	rm -rf target build/ko build/freebsd build/logs build/vmm_rs.ko build/lab/kmod build/lab/userland build/lab/root build/lab/runs
+	rm -rf target build/ko build/freebsd build/logs build/vmm_rs.ko build/lab/kmod build/lab/userland build/lab/root build/lab/linux build/lab/runs

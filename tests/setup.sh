@@ -34,7 +34,8 @@ check_rust() {
 
 # Build and lab tools under the same name everywhere, then those that differ.
 apt_packages="build-essential python3 python3-venv clang-19 lld-19 llvm-19 libclang1-19 \
-	bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools busybox-static cpio gzip"
+	bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools busybox-static cpio gzip \
+	e2fsprogs"
 
 apt_missing() {
 	for package in "$@"; do
@@ -89,12 +90,13 @@ kernel_packages() {
 	echo "$metapackage $(apt_first gcc-12 gcc)"
 }
 
-# Fetches the kernel image that goes with the headers into build/lab/kernel, and its KVM,
-# which the tests need as the other hypervisor.
+# Fetches the kernel image that goes with the headers into build/lab/kernel, its KVM, which
+# the tests need as the other hypervisor, and the drivers it needs as a guest.
 lab_kernel() {
 	release=$(lab_release) || die "the lab's kernel headers are not installed; see $log"
-	[ -r "build/lab/kernel/vmlinuz-$release" ] && [ -r "build/lab/kernel/kvm-$release/kvm-intel.ko.gz" ] && return
-	[ -z "$check" ] || die "missing: build/lab/kernel/vmlinuz-$release and its KVM modules"
+	[ -r "build/lab/kernel/vmlinuz-$release" ] && [ -r "build/lab/kernel/kvm-$release/kvm-intel.ko.gz" ] &&
+		[ -r "build/lab/kernel/guest-$release/loop.ko" ] && return
+	[ -z "$check" ] || die "missing: build/lab/kernel/vmlinuz-$release and its modules"
 	mkdir -p build/lab/kernel/deb
 	if [ -r "/boot/vmlinuz-$release" ] && [ -e "/lib/modules/$release/kernel/virt/lib" ]; then
 		lab_kernel_from ""
@@ -105,25 +107,38 @@ lab_kernel() {
 			log=$OLDPWD/$log
 			step "kernel image of the lab ($release)" apt-get download "linux-image-$release"
 			dpkg-deb --fsys-tarfile ./*.deb |
-				tar -x --wildcards './boot/vmlinuz-*' '*/kernel/virt/lib/*' '*/kernel/arch/x86/kvm/*'
+				tar -x --wildcards './boot/vmlinuz-*' '*/kernel/virt/lib/*' '*/kernel/arch/x86/kvm/*' '*/kernel/drivers/*'
 		)
 		lab_kernel_from build/lab/kernel/deb
 	fi
 	rm -r build/lab/kernel/deb
 }
 lab_kernel_from() {
+	from=$1
 	kvm=build/lab/kernel/kvm-$release
 	mkdir -p "$kvm"
 	for module in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-intel; do
-		packed=$(ls "$1"/lib/modules/"$release"/kernel/$module.ko* "$1"/usr/lib/modules/"$release"/kernel/$module.ko* 2>/dev/null | head -n 1)
-		case $packed in
-		*.ko) gzip -9c "$packed" >"$kvm/${module##*/}.ko.gz" ;;
-		*.xz) xz -dc "$packed" | gzip -9c >"$kvm/${module##*/}.ko.gz" ;;
-		*.zst) zstd -dc "$packed" | gzip -9c >"$kvm/${module##*/}.ko.gz" ;;
-		*) die "no module $module.ko for kernel $release" ;;
-		esac
+		lab_module $module >"$kvm/${module##*/}.ko"
+		gzip -9nf "$kvm/${module##*/}.ko"
 	done
-	cp "$1/boot/vmlinuz-$release" build/lab/kernel/
+	guest=build/lab/kernel/guest-$release
+	mkdir -p "$guest"
+	# The last one is what says that all are there.
+	for module in virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev \
+		virtio/virtio_pci block/virtio_blk char/hw_random/virtio-rng acpi/button block/loop; do
+		lab_module drivers/$module >"$guest/${module##*/}.ko"
+	done
+	cp "$from/boot/vmlinuz-$release" build/lab/kernel/
+}
+# A module of the lab's kernel, unpacked, to stdout.
+lab_module() {
+	packed=$(ls "$from"/lib/modules/"$release"/kernel/"$1".ko* "$from"/usr/lib/modules/"$release"/kernel/"$1".ko* 2>/dev/null | head -n 1)
+	case $packed in
+	*.ko) cat "$packed" ;;
+	*.xz) xz -dc "$packed" ;;
+	*.zst) zstd -dc "$packed" ;;
+	*) die "no module $1.ko for kernel $release" ;;
+	esac
 }
 
 # ziglang brings FreeBSD's headers and a linker for its userland.

@@ -186,18 +186,22 @@ fn new_folder() -> io::Result<PathBuf> {
 /// A CD that boots the lab's kernel with this configuration's command line.
 fn make_iso(config: &LabConfig, folder: &Path, iso: &Path) -> Result<(), String> {
     let lab = workspace().join("build/lab");
-    let (kernel, initramfs) = (lab.join("vmlinuz"), lab.join("initramfs.cpio"));
-    for file in [&kernel, &initramfs] {
-        if !file.is_file() {
-            return Err(format!(
-                "{} is missing; `make image` builds it",
-                file.display()
-            ));
-        }
+    // GRUB puts several archives one behind the other, and Linux unpacks them all.
+    let mut files = vec!["vmlinuz", "initramfs.cpio"];
+    if config.linux_guest {
+        files.push("linux.cpio");
     }
+    if let Some(missing) = files.iter().find(|file| !lab.join(file).is_file()) {
+        return Err(format!(
+            "{} is missing; `make linux-guest` builds it",
+            lab.join(missing).display()
+        ));
+    }
+    let archives: Vec<String> = files[1..].iter().map(|file| format!("/{file}")).collect();
     let menu = format!(
-        "set timeout=0\nterminal_output console\nmenuentry lab {{\n\tlinux /vmlinuz {}\n\tinitrd /initramfs.cpio\n}}\n",
-        config.command_line()
+        "set timeout=0\nterminal_output console\nmenuentry lab {{\n\tlinux /vmlinuz {}\n\tinitrd {}\n}}\n",
+        config.command_line(),
+        archives.join(" ")
     );
     let grub_cfg = folder.join("grub.cfg");
     fs::write(&grub_cfg, menu).map_err(|e| format!("{}: {e}", grub_cfg.display()))?;
@@ -219,8 +223,11 @@ fn make_iso(config: &LabConfig, folder: &Path, iso: &Path) -> Result<(), String>
         .args(["--install-modules=linux normal iso9660 biosdisk", "-o"])
         .arg(iso)
         .arg(graft("/boot/grub/grub.cfg", &grub_cfg))
-        .arg(graft("/vmlinuz", &kernel))
-        .arg(graft("/initramfs.cpio", &initramfs))
+        .args(
+            files
+                .iter()
+                .map(|file| graft(&format!("/{file}"), &lab.join(file))),
+        )
         .stdout(log)
         .stderr(errors)
         .status()

@@ -63,6 +63,8 @@ pub struct LabConfig {
     /// Emulated CPUs. Each further one doubles the time everything takes.
     pub cpus: u32,
     pub memory_mb: u32,
+    /// With a Linux guest in /linux (tests/linux); its boot takes some seconds longer.
+    pub linux_guest: bool,
     pub feature_control: FeatureControl,
     /// Hides #GP on MSRs that Bochs doesn't know.
     pub ignore_bad_msrs: bool,
@@ -76,6 +78,7 @@ impl Default for LabConfig {
             cpu_model: CpuModel::SkylakeX,
             cpus: 1,
             memory_mb: 512,
+            linux_guest: false,
             feature_control: FeatureControl::LockedOn,
             ignore_bad_msrs: true,
             kernel_args: String::new(),

@@ -1,6 +1,7 @@
 //! The lab from the command line, for `make run` and `make lab`:
 //!
-//! * `lab demo`: the demonstration guest, start to end;
+//! * `lab linux`: Debian's kernel as a guest; with a terminal, a shell in it;
+//! * `lab demo`: the life of a VM with a small guest program, start to end;
 //! * `lab shell`: a shell on the lab host;
 //! * `lab bench`: what an exit costs, in ticks of the emulated CPU;
 //! * `lab run COMMAND...`: runs commands there, prints what they say.
@@ -9,31 +10,35 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use vmm_rs_e2e::lab::bench::{self, Results};
 use vmm_rs_e2e::lab::{CpuModel, Lab, LabConfig};
 
 /// The demonstration, as the lab host's shell runs it.
 const DEMO: &str = include_str!("demo.sh");
-const BENCH: &str = include_str!("bench.sh");
 const DEMO_LIMIT: Duration = Duration::from_secs(300);
+/// A Linux guest takes as long as the lab's own host to boot, and some of the lab's CPUs.
+const LINUX_LIMIT: Duration = Duration::from_secs(600);
 /// A shell may stay open for a working day.
 const SHELL_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.split_first() {
+        Some((verb, [])) if verb == "linux" => config(1).and_then(linux),
         Some((verb, [])) if verb == "demo" => config(2).and_then(demo),
         Some((verb, [])) if verb == "shell" => config(1).and_then(shell),
-        Some((verb, [])) if verb == "bench" => {
-            config(1).and_then(|config| run(config, &[BENCH.to_owned()]))
-        }
+        Some((verb, [])) if verb == "bench" => config(1).and_then(bench),
         Some((verb, commands)) if verb == "run" && !commands.is_empty() => {
             config(1).and_then(|c| run(c, commands))
         }
-        _ => Err("usage: lab demo | lab shell | lab bench | lab run COMMAND...".to_owned()),
+        _ => Err(
+            "usage: lab linux | lab demo | lab shell | lab bench | lab run COMMAND...".to_owned(),
+        ),
     };
     match result {
         Ok(code) => code,
@@ -83,6 +88,33 @@ fn boot(config: LabConfig) -> Lab {
     Lab::boot(config)
 }
 
+/// With the Linux guest's files, and memory for a guest of that size.
+fn with_linux(config: LabConfig) -> LabConfig {
+    LabConfig {
+        memory_mb: 1024,
+        linux_guest: true,
+        ..config
+    }
+}
+
+fn linux(config: LabConfig) -> Result<ExitCode, String> {
+    let mut lab = boot(with_linux(config));
+    if io::stdin().is_terminal() && io::stdout().is_terminal() {
+        return on_terminal(lab, "/linux/session");
+    }
+    let output = lab.run_streaming(LINUX_LIMIT, "/linux/session", print);
+    if output.success() {
+        eprintln!("==> the guest ran, turned itself off, and everything is torn down");
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!(
+        "*** the Linux guest failed (status {}); logs: {}",
+        output.status,
+        lab.logs().display()
+    );
+    Ok(ExitCode::FAILURE)
+}
+
 fn demo(config: LabConfig) -> Result<ExitCode, String> {
     let mut lab = boot(config);
     let output = lab.run_streaming(DEMO_LIMIT, DEMO, print);
@@ -99,8 +131,23 @@ fn demo(config: LabConfig) -> Result<ExitCode, String> {
     }
 }
 
+fn bench(config: LabConfig) -> Result<ExitCode, String> {
+    let mut lab = boot(with_linux(config));
+    let output = lab.run_streaming(LINUX_LIMIT, bench::SCRIPT, |_| ());
+    if !output.success() {
+        eprintln!("*** {output}\nlogs: {}", lab.logs().display());
+        return Ok(ExitCode::FAILURE);
+    }
+    let results = Results::parse(&output.text);
+    let json = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/bench.json");
+    results.save(&json)?;
+    print(results.table().as_bytes());
+    eprintln!("==> the same in {}", json.display());
+    Ok(ExitCode::SUCCESS)
+}
+
 fn run(config: LabConfig, commands: &[String]) -> Result<ExitCode, String> {
-    let mut lab = boot(config);
+    let mut lab = boot(with_linux(config));
     for command in commands {
         let output = lab.run_streaming(DEMO_LIMIT, command, print);
         if !output.success() {
@@ -122,9 +169,15 @@ fn print(bytes: &[u8]) {
         .and_then(|()| io::stdout().flush());
 }
 
-/// Connects this terminal to a shell on the host's third serial line.
+/// A shell on the host.
 fn shell(config: LabConfig) -> Result<ExitCode, String> {
-    let mut lab = boot(config);
+    let lab = boot(with_linux(config));
+    on_terminal(lab, "guest-shell")
+}
+
+/// Connects this terminal to a command that runs on the host's third serial line, with
+/// kind and size of the terminal as further arguments.
+fn on_terminal(mut lab: Lab, command: &str) -> Result<ExitCode, String> {
     let line = lab
         .terminal()
         .map_err(|e| format!("the lab's terminal: {e}"))?;
@@ -140,7 +193,7 @@ fn shell(config: LabConfig) -> Result<ExitCode, String> {
     thread::spawn(move || forward_input(to_host));
     let printer = thread::spawn(move || io::copy(&mut from_host, &mut io::stdout().lock()));
     let command = format!(
-        "setsid -c guest-shell {terminal} {rows} {columns} </dev/ttyS2 >/dev/ttyS2 2>&1; sleep 1"
+        "setsid -c {command} {terminal} {rows} {columns} </dev/ttyS2 >/dev/ttyS2 2>&1; sleep 1"
     );
     let output = lab.run_within(SHELL_LIMIT, &command);
     drop(raw);

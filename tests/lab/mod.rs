@@ -12,6 +12,7 @@
 //! two run at a time on a machine. Every failure panics with the folder of the logs:
 //! `console.log` (the host kernel), `bochs.log`, `commands.log` (what ran, what it said).
 
+pub mod bench;
 mod bochs;
 mod config;
 mod firmware;

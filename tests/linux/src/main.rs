@@ -1,0 +1,68 @@
+//! `guestcheck VERB…`: what the tests run in a Linux guest, and some of it on its host at the
+//! same time. Each verb ends with status 0 and a line of what it did, or with status 1 and
+//! a line of what is wrong.
+
+#[cfg(target_os = "linux")]
+mod records;
+#[cfg(target_os = "linux")]
+mod shootdown;
+#[cfg(target_os = "linux")]
+mod stamp;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod vectors;
+
+const USAGE: &str = "usage:
+  guestcheck shootdown SECONDS      threads on all CPUs remap what others read
+  guestcheck vectors SEED SECONDS   keeps values in all vector registers
+  guestcheck write FILE             writes and flushes records, one after the other, until killed
+  guestcheck verify FILE COUNT      the first COUNT records are there
+  guestcheck stamp                  copies lines, the host's clock in front of each
+  guestcheck clock                  this kernel's monotonic clock, in seconds
+  guestcheck tsc                    the time stamp counter";
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn main() -> std::process::ExitCode {
+    use std::process::ExitCode;
+
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        ["shootdown", seconds] => number(seconds).and_then(shootdown::run),
+        ["vectors", seed, seconds] => {
+            number(seed).and_then(|seed| vectors::run(seed, number(seconds)?))
+        }
+        ["write", file] => records::write(file.as_ref()),
+        ["verify", file, count] => {
+            number(count).and_then(|count| records::verify(file.as_ref(), count))
+        }
+        ["stamp"] => stamp::run(),
+        ["clock"] => Ok(format!("{:.6}", stamp::monotonic())),
+        ["tsc"] => {
+            // SAFETY: Linux leaves CR4.TSD clear.
+            Ok(format!("{}", unsafe { std::arch::x86_64::_rdtsc() }))
+        }
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            println!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn number(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|e| format!("guestcheck: {text}: {e}\n{USAGE}"))
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn main() {
+    eprintln!("guestcheck runs in Linux on x86-64\n{USAGE}");
+    std::process::exit(2);
+}
