@@ -32,6 +32,7 @@ pub fn decode(bytes: &[u8], mode: CpuMode, cs_d: bool) -> Result<Instruction, De
         at: 0,
         long: mode == CpuMode::Long64,
         operand: Size::Dword,
+        segment: None,
         encoding: Encoding::default(),
         lock: false,
         rep: Rep::None,
@@ -105,6 +106,8 @@ struct Decoder<'a> {
     long: bool,
     /// The operand size of all but byte operations.
     operand: Size,
+    /// The segment override that counts.
+    segment: Option<SegReg>,
     encoding: Encoding,
     lock: bool,
     rep: Rep,
@@ -135,12 +138,12 @@ impl Decoder<'_> {
             let byte = self.byte()?;
             let encoding = &mut self.encoding;
             match byte {
-                0x26 => encoding.segment_prefix = Some(SegReg::Es),
-                0x2e => encoding.segment_prefix = Some(SegReg::Cs),
-                0x36 => encoding.segment_prefix = Some(SegReg::Ss),
-                0x3e => encoding.segment_prefix = Some(SegReg::Ds),
-                0x64 => encoding.segment_prefix = Some(SegReg::Fs),
-                0x65 => encoding.segment_prefix = Some(SegReg::Gs),
+                0x26 => self.override_segment(SegReg::Es),
+                0x2e => self.override_segment(SegReg::Cs),
+                0x36 => self.override_segment(SegReg::Ss),
+                0x3e => self.override_segment(SegReg::Ds),
+                0x64 => self.override_segment(SegReg::Fs),
+                0x65 => self.override_segment(SegReg::Gs),
                 0x66 => encoding.operand_size_prefix = true,
                 0x67 => encoding.address_size_prefix = true,
                 0xf0 => self.lock = true,
@@ -162,6 +165,14 @@ impl Decoder<'_> {
                 }
             }
             self.encoding.rex = None;
+        }
+    }
+
+    /// In 64-bit mode only FS and GS override; the others are as if they weren't there.
+    fn override_segment(&mut self, segment: SegReg) {
+        self.encoding.segment_prefix = Some(segment);
+        if !self.long || matches!(segment, SegReg::Fs | SegReg::Gs) {
+            self.segment = Some(segment);
         }
     }
 
@@ -260,8 +271,8 @@ impl Decoder<'_> {
                 let address = self.memory(addr)?;
                 match self.modrm_reg() {
                     0 => self.form(Operation::Pop, self.stack_operand(), address),
-                    // XOP
-                    _ => Err(DecodeError::Invalid),
+                    // XOP begins so.
+                    _ => Err(DecodeError::Unsupported),
                 }
             }
             0xa0..=0xa3 => self.memory_offset(opcode, size, addr),
@@ -534,12 +545,8 @@ impl Decoder<'_> {
         })
     }
 
-    /// In 64-bit mode only FS and GS override.
     fn segment_or(&self, default: SegReg) -> SegReg {
-        match self.encoding.segment_prefix {
-            Some(segment) if !self.long || matches!(segment, SegReg::Fs | SegReg::Gs) => segment,
-            _ => default,
-        }
+        self.segment.unwrap_or(default)
     }
 
     /// The reg field of the ModRM byte, as an extension of the opcode.
