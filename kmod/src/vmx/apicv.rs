@@ -3,7 +3,7 @@
 //! that a guest reaches it by. How much the CPU does is [`ApicVirtualization`]; the
 //! state is always in the page, so that the local APIC finds it there after an exit.
 
-use vmm_core::cpu::msr::IA32_APIC_BASE;
+use vmm_core::cpu::msr::{IA32_APIC_BASE, IA32_TSC_DEADLINE};
 use vmm_core::devices::lapic::{APIC_BASE, ApicEffect, ApicMode, GeneralProtection};
 use vmm_core::exit::{Access, ExitKind};
 use vmm_core::stats::Stat;
@@ -21,18 +21,7 @@ use super::vcpu::{Vcpu, VcpuControls};
 use super::vmcs::LoadedVmcs;
 use super::vminit::VmShared;
 
-const IA32_TSC_DEADLINE: u32 = 0x6e0;
-const X2APIC_FIRST: u32 = 0x800;
-const X2APIC_LAST: u32 = 0x8ff;
 const X2APIC_EOI: u32 = 0x80b;
-
-/// The MSRs that are the local APIC's.
-pub fn is_apic_msr(code: u32) -> bool {
-    matches!(
-        code,
-        IA32_APIC_BASE | IA32_TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST
-    )
-}
 
 /// What the VMCS of a vcpu says about its local APIC, to be written when it changes.
 #[derive(Clone, Copy)]
@@ -219,7 +208,7 @@ impl Run<'_, '_> {
         }
     }
 
-    /// RDMSR of one of the local APIC's ([`is_apic_msr`]).
+    /// RDMSR of one of the local APIC's ([`vmm_core::cpu::msr::is_local_apic`]).
     pub fn apic_rdmsr(&mut self, code: u32) -> Result<u64, GeneralProtection> {
         let apic = &mut *self.env.apic;
         match code {
@@ -229,7 +218,7 @@ impl Run<'_, '_> {
         }
     }
 
-    /// WRMSR to one of the local APIC's ([`is_apic_msr`]).
+    /// WRMSR to one of the local APIC's ([`vmm_core::cpu::msr::is_local_apic`]).
     pub fn apic_wrmsr(&mut self, code: u32, value: u64) -> Result<Outcome, GeneralProtection> {
         let apic = &mut *self.env.apic;
         let effect = match code {

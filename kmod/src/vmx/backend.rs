@@ -48,8 +48,6 @@ pub struct Backend {
     pub tsc_hz: u64,
     /// The VMX-preemption timer's start value, where it is used.
     pub time_slice: Option<u32>,
-    /// Bits of a physical address, as guests are told.
-    pub maxphyaddr: u8,
 }
 
 static BACKEND: SpinLock<Option<Arc<Backend>>> = SpinLock::new(None);
@@ -93,7 +91,6 @@ pub fn vmx_init() -> Result<(), Errno> {
         signature: cpu::signature(),
         tsc_hz: tsc_hz(),
         time_slice,
-        maxphyaddr: cpuid_policy().maxphyaddr(),
         cpus,
         caps,
         controls,
@@ -205,6 +202,9 @@ impl HostCpuid for ThisCpu {
     fn tsc_invariant(&self) -> bool {
         cpu::cpuid(0x8000_0000, 0).eax >= 0x8000_0007
             && cpu::cpuid(0x8000_0007, 0).edx & 1 << 8 != 0
+    }
+    fn tsc_hz(&self) -> u64 {
+        tsc_hz()
     }
 }
 

@@ -6,6 +6,7 @@
 
 use vmm_core::cpu::cpuid::CpuidContext;
 use vmm_core::cpu::xcr0;
+use vmm_core::devices::lapic::ApicMode;
 use vmm_core::exit::{ExitKind, VmxExit};
 use vmm_core::stats::Stat;
 use vmm_core::types::Vector;
@@ -262,6 +263,7 @@ impl Run<'_, '_> {
             vcpu: self.vcpu.id,
             cr4_osxsave: self.vmcs.read(field::GUEST_CR4) & CR4_OSXSAVE != 0,
             xcr0: self.vcpu.fpu.xcr0(),
+            apic: self.env.apic.mode() != ApicMode::Disabled,
             x2apic: self.env.apic.x2apic_allowed(),
             invpcid: self.vcpu.capability(Capability::EnableInvpcid),
             rdpid: self.vcpu.capability(Capability::Rdpid),

@@ -1,7 +1,7 @@
 //! RDMSR and WRMSR that exit: those that the MSR bitmap doesn't pass. What each MSR does is
 //! the table in `vmm_core::cpu::msr`, but for the local APIC's (`apicv`).
 
-use vmm_core::cpu::msr::{IA32_TSC_AUX, MsrAnswer, MsrContext};
+use vmm_core::cpu::msr::{IA32_TSC_AUX, MsrAnswer, MsrContext, is_local_apic};
 use vmm_core::devices::lapic::GeneralProtection;
 use vmm_core::exit::ExitKind;
 use vmm_core::stats::Stat;
@@ -9,7 +9,6 @@ use vmm_core::types::Vector;
 use vmm_core::vmx::controls::ProcControls;
 use vmm_core::vmx::field;
 
-use super::apicv::is_apic_msr;
 use super::cpu;
 use super::exit::Outcome;
 use super::run::Run;
@@ -18,7 +17,7 @@ impl Run<'_, '_> {
     pub fn rdmsr(&mut self) -> Outcome {
         self.env.stats.incr(Stat::VmexitRdmsr);
         let code = self.vcpu.ctx.guest_rcx as u32;
-        let answer = if is_apic_msr(code) {
+        let answer = if is_local_apic(code) {
             match self.apic_rdmsr(code) {
                 Ok(value) => MsrAnswer::Value(value),
                 Err(GeneralProtection) => MsrAnswer::GeneralProtection,
@@ -34,9 +33,12 @@ impl Run<'_, '_> {
             }
             MsrAnswer::GeneralProtection => self.inject_fault(Vector::GP, Some(0)),
             MsrAnswer::Userland => Outcome::Leave(ExitKind::Rdmsr { code }),
-            // The first two are answers to writes, and what is the hardware's the bitmap
-            // passes.
-            MsrAnswer::Done | MsrAnswer::TscOffset(_) | MsrAnswer::Hardware => self.unexpected(),
+            // The first two are answers to writes, the local APIC's are dealt with above, and
+            // what is the hardware's the bitmap passes.
+            MsrAnswer::Done
+            | MsrAnswer::TscOffset(_)
+            | MsrAnswer::LocalApic
+            | MsrAnswer::Hardware => self.unexpected(),
         }
     }
 
@@ -45,7 +47,7 @@ impl Run<'_, '_> {
         let ctx = &self.vcpu.ctx;
         let code = ctx.guest_rcx as u32;
         let value = ctx.guest_rdx << 32 | ctx.guest_rax & 0xffff_ffff;
-        if is_apic_msr(code) {
+        if is_local_apic(code) {
             return match self.apic_wrmsr(code, value) {
                 Ok(outcome) => outcome,
                 Err(GeneralProtection) => self.inject_fault(Vector::GP, Some(0)),
@@ -65,7 +67,7 @@ impl Run<'_, '_> {
             MsrAnswer::TscOffset(offset) => self.set_tsc_offset(offset),
             MsrAnswer::GeneralProtection => self.inject_fault(Vector::GP, Some(0)),
             MsrAnswer::Userland => Outcome::Leave(ExitKind::Wrmsr { code, value }),
-            MsrAnswer::Value(_) | MsrAnswer::Hardware => self.unexpected(),
+            MsrAnswer::Value(_) | MsrAnswer::LocalApic | MsrAnswer::Hardware => self.unexpected(),
         }
     }
 
@@ -76,9 +78,7 @@ impl Run<'_, '_> {
             guest_tsc: cpu::rdtsc().wrapping_add(tsc_offset),
             tsc_offset,
             tsc_hz: backend.tsc_hz,
-            maxphyaddr: backend.maxphyaddr,
             tsc_aux: self.vcpu.has_tsc_aux(),
-            x2apic: self.env.apic.x2apic_allowed(),
         }
     }
 

@@ -9,7 +9,3 @@ pub mod mtrr;
 pub mod paging;
 pub mod segment;
 pub mod xcr0;
-
-/// Whether a vcpu has a local APIC. While it has none CPUID shows none (and no ARAT), and
-/// IA32_APIC_BASE says that it is disabled.
-pub const LOCAL_APIC: bool = false;

@@ -1,5 +1,9 @@
 //! The memory type range registers (SDM vol. 3A, 12.11), kept so that a guest reads back
 //! what it wrote. They have no effect: EPT gives the memory type.
+//!
+//! A CPU's are off after power-on, and firmware sets them. A kernel that bhyveload starts
+//! has no firmware before it, and takes MTRRs that are off for a reason not to use PAT;
+//! so they begin as firmware would leave them.
 
 /// Variable ranges, as many as FreeBSD's vmm has.
 pub const VARIABLE: usize = 10;
@@ -14,9 +18,11 @@ pub const FIX4K_C0000: u32 = 0x268;
 pub const FIX4K_F8000: u32 = 0x26f;
 pub const DEF_TYPE: u32 = 0x2ff;
 
-/// One vcpu's MTRRs; after reset all of them are off.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// One vcpu's MTRRs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mtrrs {
+    /// Bits of a physical address.
+    maxphyaddr: u8,
     def_type: u64,
     /// 64K, two 16K, eight 4K.
     fixed: [u64; 11],
@@ -36,7 +42,47 @@ enum Register {
     Mask(usize),
 }
 
+const UC: u64 = 0;
+const WB: u64 = 6;
+const FIXED_ENABLE: u64 = 1 << 10;
+const ENABLE: u64 = 1 << 11;
+/// PHYSMASKn.
+const VALID: u64 = 1 << 11;
+/// A byte per range.
+const ALL_WB: u64 = WB * 0x0101_0101_0101_0101;
+/// Memory below 4 GiB ends here at the latest (bhyve's limit); PCI, the I/O APIC, the HPET
+/// and the local APICs follow, in a range of 1 GiB.
+const DEVICES: u64 = 0xc000_0000;
+const DEVICES_SIZE: u64 = 1 << 30;
+
 impl Mtrrs {
+    /// As firmware leaves them: all is write-back but VGA's memory, adapters' ROMs and the
+    /// devices below 4 GiB. `maxphyaddr`: bits of a physical address.
+    pub fn new(maxphyaddr: u8) -> Self {
+        let mut mtrrs = Self {
+            maxphyaddr,
+            def_type: ENABLE | FIXED_ENABLE | WB,
+            fixed: [UC; 11],
+            variable: [0; 2 * VARIABLE],
+        };
+        // 640 KiB.
+        mtrrs.fixed[0] = ALL_WB;
+        mtrrs.fixed[1] = ALL_WB;
+        let to_4_gib = !(DEVICES_SIZE - 1) & !mtrrs.too_high();
+        mtrrs.variable[0] = DEVICES | UC;
+        mtrrs.variable[1] = to_4_gib | VALID;
+        mtrrs
+    }
+
+    pub const fn maxphyaddr(&self) -> u8 {
+        self.maxphyaddr
+    }
+
+    /// What an address doesn't have: bits from MAXPHYADDR up.
+    fn too_high(&self) -> u64 {
+        u64::MAX.checked_shl(self.maxphyaddr.into()).unwrap_or(0)
+    }
+
     pub fn read(&self, code: u32) -> Result<u64, Refused> {
         Ok(match register(code)? {
             // WC, fixed ranges, and the count of variable ones.
@@ -47,10 +93,8 @@ impl Mtrrs {
         })
     }
 
-    /// `maxphyaddr`: bits of a physical address.
-    pub fn write(&mut self, code: u32, value: u64, maxphyaddr: u8) -> Result<(), Refused> {
-        // What neither an address nor a type has: bits from MAXPHYADDR up, and 11:8.
-        let too_high = u64::MAX.checked_shl(maxphyaddr.into()).unwrap_or(0);
+    pub fn write(&mut self, code: u32, value: u64) -> Result<(), Refused> {
+        let too_high = self.too_high();
         let (slot, valid) = match register(code)? {
             Register::Cap => return Err(Refused),
             // Enable in bit 11, fixed-range enable in 10, type in 7:0.
@@ -63,6 +107,7 @@ impl Mtrrs {
                 value.to_le_bytes().into_iter().all(is_type),
             ),
             Register::Base(i) => {
+                // Between address and type there is nothing.
                 let valid = value & (too_high | 0xf00) == 0 && is_type(value as u8);
                 (&mut self.variable[i], valid)
             }
@@ -103,7 +148,7 @@ mod tests {
 
     #[test]
     fn each_register_keeps_its_own_value() {
-        let mut mtrrs = Mtrrs::default();
+        let mut mtrrs = Mtrrs::new(BITS);
         let fixed = [FIX64K_00000, FIX16K_80000, FIX16K_A0000]
             .into_iter()
             .chain(FIX4K_C0000..=FIX4K_F8000);
@@ -119,8 +164,7 @@ mod tests {
             _ => 0x0606_0606_0606_0600 | [0, 1, 4, 5, 6][i % 5],
         };
         for (i, &code) in all.iter().enumerate() {
-            assert_eq!(mtrrs.read(code), Ok(0), "{code:#x} after reset");
-            mtrrs.write(code, value(i, code), BITS).unwrap();
+            mtrrs.write(code, value(i, code)).unwrap();
         }
         for (i, &code) in all.iter().enumerate() {
             assert_eq!(mtrrs.read(code), Ok(value(i, code)), "{code:#x}");
@@ -129,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        let mut mtrrs = Mtrrs::default();
+        let mut mtrrs = Mtrrs::new(BITS);
         assert_eq!(mtrrs.read(MTRRCAP), Ok(0x50a));
         let refused = [
             (MTRRCAP, 0x50a),
@@ -147,17 +191,40 @@ mod tests {
             (0x251, 0),
         ];
         for (code, value) in refused {
-            assert_eq!(
-                mtrrs.write(code, value, BITS),
-                Err(Refused),
-                "{code:#x} {value:#x}"
-            );
+            let written = mtrrs.write(code, value);
+            assert_eq!(written, Err(Refused), "{code:#x} {value:#x}");
         }
-        assert_eq!(mtrrs, Mtrrs::default());
-        assert!(
-            mtrrs
-                .write(PHYSMASK9, (1 << BITS) - 0x1000 + 0x800, BITS)
-                .is_ok()
+        assert_eq!(mtrrs, Mtrrs::new(BITS));
+        assert_eq!(
+            mtrrs.write(PHYSMASK9, (1 << BITS) - 0x1000 + 0x800),
+            Ok(())
         );
+    }
+
+    #[test]
+    fn they_begin_as_firmware_leaves_them() {
+        for bits in [36, BITS, 52] {
+            let mtrrs = Mtrrs::new(bits);
+            assert_eq!(mtrrs.read(DEF_TYPE), Ok(0xc06));
+            for code in [FIX64K_00000, FIX16K_80000] {
+                assert_eq!(mtrrs.read(code), Ok(0x0606_0606_0606_0606));
+            }
+            for code in (FIX16K_A0000..=FIX16K_A0000).chain(FIX4K_C0000..=FIX4K_F8000) {
+                assert_eq!(mtrrs.read(code), Ok(0), "{code:#x}");
+            }
+            // 0xc0000000 to 0xffffffff uncacheable.
+            let mask = mtrrs.read(PHYSBASE0 + 1).unwrap();
+            assert_eq!(mtrrs.read(PHYSBASE0), Ok(0xc000_0000));
+            assert_eq!(mask, (1 << bits) - (1 << 30) + 0x800);
+            for code in PHYSBASE0 + 2..=PHYSMASK9 {
+                assert_eq!(mtrrs.read(code), Ok(0), "{code:#x}");
+            }
+            // A guest may write all of it back.
+            let mut other = mtrrs;
+            for code in (PHYSBASE0..=PHYSMASK9).chain([FIX64K_00000, DEF_TYPE]) {
+                assert_eq!(other.write(code, mtrrs.read(code).unwrap()), Ok(()));
+            }
+            assert_eq!(other, mtrrs);
+        }
     }
 }

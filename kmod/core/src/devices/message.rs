@@ -72,7 +72,8 @@ pub enum Trigger {
 impl ApicMessage {
     /// A message-signalled interrupt (SDM vol. 3A, 11.11): `None` if the address is none of
     /// the local APICs' or the delivery mode is reserved. Bit 2 of the address is the
-    /// destination mode, bit 3 the redirection hint.
+    /// destination mode, bit 3 the redirection hint; bits 11:5 are bits 14:8 of the
+    /// destination, which CPUID tells guests of (`cpu::cpuid`).
     pub fn from_msi(address: u64, data: u64) -> Option<Self> {
         const MSI_BASE: u64 = 0xfee0_0000;
         const DEST_LOGICAL: u64 = 1 << 2;
@@ -80,7 +81,7 @@ impl ApicMessage {
         if address & 0xffff_ffff_fff0_0000 != MSI_BASE {
             return None;
         }
-        let id = (address >> 12 & 0xff) as u32;
+        let id = (address >> 12 & 0xff | (address >> 5 & 0x7f) << 8) as u32;
         // Without the hint a destination is always physical.
         let logical =
             address & (DEST_LOGICAL | REDIRECTION_HINT) == DEST_LOGICAL | REDIRECTION_HINT;
@@ -99,5 +100,52 @@ impl ApicMessage {
                 Trigger::Edge
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_msi_is_a_message() {
+        let message = ApicMessage::from_msi(0xfee0_3000, 0x4031).unwrap();
+        let expected = ApicMessage {
+            destination: Destination::Physical { id: 3, wide: false },
+            mode: DeliveryMode::Fixed,
+            vector: Vector(0x31),
+            trigger: Trigger::Edge,
+        };
+        assert_eq!(message, expected);
+        let logical = ApicMessage::from_msi(0xfeef_f00c, 0x8131).unwrap();
+        assert_eq!(
+            logical.destination,
+            Destination::Logical {
+                id: 0xff,
+                wide: false
+            }
+        );
+        assert_eq!(logical.mode, DeliveryMode::LowestPriority);
+        assert_eq!(logical.trigger, Trigger::Level);
+        // Without the hint the destination mode doesn't count, nor the other way round.
+        for flags in [4, 8] {
+            let message = ApicMessage::from_msi(0xfee0_2000 | flags, 0x31).unwrap();
+            assert_eq!(
+                message.destination,
+                Destination::Physical { id: 2, wide: false }
+            );
+        }
+        // 15 bits of destination.
+        let far = ApicMessage::from_msi(0xfee2_c020, 0x31).unwrap();
+        assert_eq!(
+            far.destination,
+            Destination::Physical {
+                id: 300,
+                wide: false
+            }
+        );
+        assert_eq!(ApicMessage::from_msi(0xfec0_0000, 0x31), None);
+        assert_eq!(ApicMessage::from_msi(0x1_fee0_0000, 0x31), None);
+        assert_eq!(ApicMessage::from_msi(0xfee0_0000, 0x331), None);
     }
 }

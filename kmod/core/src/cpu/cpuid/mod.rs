@@ -4,11 +4,12 @@
 //! CPU it runs on; what depends on the vcpu at the moment comes with each call. Which bits
 //! of which leaf get through, and why, is the table in [`policy`].
 
+mod clock;
 pub mod policy;
 
 use alloc::vec::Vec;
 
-use self::policy::{LEAVES, Leaf, MAX_BASIC, MAX_EXTENDED, filter};
+use self::policy::{LEAVES, Leaf, MAX_BASIC, MAX_EXTENDED, MIN_BASIC, filter};
 use super::xcr0;
 use crate::ioctl::{Topology, VM_MAXCPU};
 use crate::types::VcpuId;
@@ -21,6 +22,8 @@ pub trait HostCpuid {
     fn xcr0(&self) -> u64;
     /// Whether the TSC is invariant and in step on all CPUs of the host.
     fn tsc_invariant(&self) -> bool;
+    /// The TSC's frequency, as the host kernel has found it.
+    fn tsc_hz(&self) -> u64;
 }
 
 /// The four registers of an answer.
@@ -41,6 +44,8 @@ pub struct CpuidContext {
     pub cr4_osxsave: bool,
     /// The guest's XCR0.
     pub xcr0: u64,
+    /// The local APIC is enabled in IA32_APIC_BASE.
+    pub apic: bool,
     /// VM_SET_X2APIC_STATE.
     pub x2apic: bool,
     /// Capabilities that are on for the vcpu.
@@ -63,11 +68,13 @@ pub struct CpuidPolicy {
 }
 
 const HYPERVISOR: u32 = 0x4000_0000;
-/// The leaf of bhyve's features, none of which is there (the only one, extended MSI
-/// destinations, needs a local APIC).
-const HYPERVISOR_MAX: u32 = HYPERVISOR + 1;
+/// bhyve's features.
+const HYPERVISOR_FEATURES: u32 = HYPERVISOR + 1;
+/// In EAX of it: MSIs and the I/O APIC have destinations of 15 bits.
+const EXTENDED_DESTINATION_ID: u32 = 1 << 0;
 const EXTENDED: u32 = 0x8000_0000;
 
+const APIC: u32 = 1 << 9;
 const X2APIC: u32 = 1 << 21;
 const XSAVE: u32 = 1 << 26;
 const OSXSAVE: u32 = 1 << 27;
@@ -80,9 +87,10 @@ const PAGE_1GB: u32 = 1 << 26;
 impl CpuidPolicy {
     /// The policy on that host, for vcpus that are packages of their own.
     pub fn new(host: &dyn HostCpuid) -> Self {
+        let host_max = host.cpuid(0, 0).eax;
         let mut policy = Self {
             answers: Vec::new(),
-            max_basic: host.cpuid(0, 0).eax.min(MAX_BASIC),
+            max_basic: host_max.clamp(MIN_BASIC, MAX_BASIC),
             max_extended: match host.cpuid(EXTENDED, 0).eax {
                 max if max >= EXTENDED => max.min(MAX_EXTENDED),
                 _ => 0,
@@ -95,21 +103,20 @@ impl CpuidPolicy {
                 maxcpus: VM_MAXCPU,
             },
         };
-        if host.cpuid(1, 0).ecx & XSAVE != 0 && policy.max_basic >= 0xd {
+        if host.cpuid(1, 0).ecx & XSAVE != 0 && host_max >= 0xd {
             policy.xcr0_allowed = xcr0::allowed(host.xcr0());
         }
         for &(leaf, treat) in LEAVES {
-            let max = if leaf < EXTENDED {
-                policy.max_basic
+            let (max, host_has) = if leaf < EXTENDED {
+                (policy.max_basic, leaf <= host_max)
             } else {
-                policy.max_extended
+                (policy.max_extended, leaf <= policy.max_extended)
             };
-            if leaf > max {
-                continue;
-            }
             match treat {
-                Leaf::Pass => policy.add(leaf, 0, host.cpuid(leaf, 0)),
-                Leaf::Emulate => policy.add_emulated(leaf, max, host),
+                Leaf::Pass if host_has => policy.add(leaf, 0, host.cpuid(leaf, 0)),
+                Leaf::Emulate if host_has => policy.add_emulated(leaf, max, host),
+                Leaf::Emulate if leaf <= max => policy.add_made_up(leaf, host),
+                Leaf::Pass | Leaf::Emulate => {}
                 Leaf::Zero(_) => {}
             }
         }
@@ -236,6 +243,7 @@ impl CpuidPolicy {
             }
             0xb | 0x1f => return,
             0xd => return self.add_xsave(host),
+            0x15 | 0x16 => return self.add_made_up(leaf, host),
             0x8000_0001 => {
                 regs.ecx = shown(policy::LEAF_EXT1_ECX, regs.ecx);
                 regs.edx = shown(policy::LEAF_EXT1_EDX, regs.edx);
@@ -264,6 +272,15 @@ impl CpuidPolicy {
             _ => return,
         }
         self.add(leaf, 0, regs);
+    }
+
+    /// A leaf that has nothing of the host's, and that the host may lack.
+    fn add_made_up(&mut self, leaf: u32, host: &dyn HostCpuid) {
+        match leaf {
+            0x15 => self.add(leaf, 0, clock::crystal(host.tsc_hz())),
+            0x16 => self.add(leaf, 0, clock::processor(host.tsc_hz())),
+            _ => {}
+        }
     }
 
     /// Leaf 0DH: the XSAVE area, of the components that guests may have.
@@ -309,6 +326,9 @@ impl CpuidPolicy {
         let logical = u32::from(self.topology.cores) * u32::from(self.topology.threads);
         // EBX: APIC id in 31:24, logical processors in 23:16, CLFLUSH and brand as they are.
         regs.ebx = regs.ebx & 0xffff | logical.min(0xff) << 16 | u32::from(ctx.vcpu.0 as u8) << 24;
+        if ctx.apic {
+            regs.edx |= APIC;
+        }
         if ctx.x2apic {
             regs.ecx |= X2APIC;
         }
@@ -365,13 +385,16 @@ impl CpuidPolicy {
             HYPERVISOR => {
                 let word = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes);
                 CpuidRegs {
-                    eax: HYPERVISOR_MAX,
+                    eax: HYPERVISOR_FEATURES,
                     ebx: word(b"bhyv"),
                     ecx: word(b"e bh"),
                     edx: word(b"yve "),
                 }
             }
-            // bhyve's features, also for whatever is asked behind them.
+            HYPERVISOR_FEATURES => CpuidRegs {
+                eax: EXTENDED_DESTINATION_ID,
+                ..CpuidRegs::default()
+            },
             _ => CpuidRegs::default(),
         }
     }

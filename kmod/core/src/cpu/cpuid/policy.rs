@@ -27,12 +27,10 @@ use Treat::{Hide, Pass, PassWith, Show, Vcpu};
 /// One row: the bit's number, its name, what becomes of it.
 pub type Row = (u8, &'static str, Treat);
 
-use crate::cpu::LOCAL_APIC;
 use crate::cpu::xcr0::{AVX, AVX512, SSE, X87};
 
 const NO_PERF: &str = "performance monitoring and debug store are not virtualized";
 const NO_POWER: &str = "power and thermal management are the host's";
-const NO_APIC: &str = "there is no local APIC yet";
 
 /// CPUID.01H:ECX
 pub const LEAF_1_ECX: &[Row] = &[
@@ -63,7 +61,7 @@ pub const LEAF_1_ECX: &[Row] = &[
     (21, "x2APIC", Vcpu),
     (22, "MOVBE", Pass),
     (23, "POPCNT", Pass),
-    (24, "TSC-Deadline", Hide(NO_APIC)),
+    (24, "TSC-Deadline", Show),
     (25, "AESNI", Pass),
     (26, "XSAVE", PassWith(X87)),
     (27, "OSXSAVE", Vcpu),
@@ -85,7 +83,8 @@ pub const LEAF_1_EDX: &[Row] = &[
     // Windows does not boot without MCE, MCA and MTRR. There are no MCA banks.
     (7, "MCE", Show),
     (8, "CX8", Pass),
-    (9, "APIC", if LOCAL_APIC { Pass } else { Hide(NO_APIC) }),
+    // Gone while IA32_APIC_BASE disables it.
+    (9, "APIC", Vcpu),
     (11, "SEP", Pass),
     (12, "MTRR", Show),
     (13, "PGE", Pass),
@@ -112,7 +111,8 @@ pub const LEAF_1_EDX: &[Row] = &[
 pub const LEAF_6_EAX: &[Row] = &[
     (0, "digital thermal sensor", Hide(NO_POWER)),
     (1, "turbo boost", Hide(NO_POWER)),
-    (2, "ARAT", if LOCAL_APIC { Show } else { Hide(NO_APIC) }),
+    // The local APIC's timer doesn't stop in a HLT.
+    (2, "ARAT", Show),
 ];
 
 /// CPUID.(07H,0):EBX
@@ -223,6 +223,8 @@ pub const LEAF_EXT1_EDX: &[Row] = &[
 
 /// The highest leaves that guests are told of, if the host has them.
 pub const MAX_BASIC: u32 = 0x1f;
+/// The highest that there is on every host, as far as it is made up here.
+pub const MIN_BASIC: u32 = 0x16;
 pub const MAX_EXTENDED: u32 = 0x8000_0008;
 
 /// Leaves that hold no feature bits.
@@ -257,12 +259,9 @@ pub const LEAVES: &[(u32, Leaf)] = &[
     (0x10, Leaf::Zero("RDT-A is hidden")),
     (0x12, Leaf::Zero("SGX is hidden")),
     (0x14, Leaf::Zero("Intel PT is hidden")),
-    (
-        0x15,
-        Leaf::Zero("guests would take the crystal's clock for the local APIC's"),
-    ),
-    // Frequencies in MHz.
-    (0x16, Leaf::Pass),
+    // The clocks of the guest, whatever the host's say (`super::clock`).
+    (0x15, Leaf::Emulate),
+    (0x16, Leaf::Emulate),
     // TLBs in detail: shown with leaf 2.
     (0x18, Leaf::Pass),
     (0x1f, Leaf::Emulate),

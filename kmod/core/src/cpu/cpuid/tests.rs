@@ -3,7 +3,6 @@
 use alloc::collections::BTreeMap;
 
 use super::*;
-use crate::cpu::LOCAL_APIC;
 
 struct Host {
     leaves: BTreeMap<(u32, u32), CpuidRegs>,
@@ -77,12 +76,16 @@ impl HostCpuid for Host {
     fn tsc_invariant(&self) -> bool {
         self.tsc_invariant
     }
+    fn tsc_hz(&self) -> u64 {
+        2_400_000_000
+    }
 }
 
 const CTX: CpuidContext = CpuidContext {
     vcpu: VcpuId(0),
     cr4_osxsave: false,
     xcr0: 1,
+    apic: true,
     x2apic: false,
     invpcid: false,
     rdpid: false,
@@ -125,8 +128,13 @@ fn vendor_and_maximum() {
     assert_eq!(ask(EXTENDED, 0).eax, 0x8000_0008);
     let small = Host::everything().without(0, |regs| regs.eax = 0xb);
     let small = CpuidPolicy::new(&small);
-    assert_eq!(small.emulate(0, 0, &CTX).eax, 0xb);
-    // Leaf 0DH is past the maximum: there is no XSAVE to show.
+    // Up to the clocks' leaves there is something to say without the host.
+    assert_eq!(small.emulate(0, 0, &CTX).eax, 0x16);
+    assert_eq!(small.emulate(0x16, 0, &CTX).eax, 2400);
+    for leaf in [0xd, 0x14] {
+        assert_eq!(small.emulate(leaf, 0, &CTX), CpuidRegs::default());
+    }
+    // The host lacks leaf 0DH: there is no XSAVE to show.
     assert_eq!(small.emulate(1, 0, &CTX).ecx & XSAVE, 0);
     assert_eq!(small.xcr0_allowed(), 0);
 }
@@ -140,13 +148,13 @@ fn features_that_do_not_work_are_hidden() {
         (6, "SMX"),
         (15, "PDCM"),
         (21, "x2APIC"),
-        (24, "TSC deadline"),
     ] {
         assert_eq!(leaf.ecx >> bit & 1, 0, "{name}");
     }
     assert_eq!(leaf.ecx >> 31, 1, "hypervisor");
+    assert_eq!(leaf.ecx >> 24 & 1, 1, "TSC deadline");
+    assert_eq!(ask(6, 0), regs(1 << 2, 0, 0, 0), "ARAT");
     assert_eq!(leaf.edx & (1 << 21 | 1 << 22 | 1 << 29), 0, "DS, ACPI, TM");
-    assert_eq!(leaf.edx >> 9 & 1, u32::from(LOCAL_APIC));
     for (bit, name) in [(2, "SGX"), (10, "INVPCID"), (14, "MPX"), (25, "PT")] {
         assert_eq!(ask(7, 0).ebx >> bit & 1, 0, "{name}");
     }
@@ -165,7 +173,6 @@ fn features_that_do_not_work_are_hidden() {
         0x10,
         0x12,
         0x14,
-        0x15,
         0x17,
         0x1a,
         0x8000_0005,
@@ -198,9 +205,10 @@ fn nothing_is_invented_but_what_is_emulated() {
             ..CTX
         },
     );
-    assert_eq!(leaf.ecx, 1 << 31);
-    // MCE, MTRR, MCA, HTT
-    assert_eq!(leaf.edx & !(1 << 9), 1 << 7 | 1 << 12 | 1 << 14 | 1 << 28);
+    // The hypervisor, TSC deadline.
+    assert_eq!(leaf.ecx, 1 << 31 | 1 << 24);
+    // MCE, APIC, MTRR, MCA, HTT
+    assert_eq!(leaf.edx, 1 << 7 | 1 << 9 | 1 << 12 | 1 << 14 | 1 << 28);
     assert_eq!(policy.emulate(7, 0, &CTX), regs(0, 2, 0, 0));
     assert!(!policy.page1gb());
 }
@@ -212,6 +220,7 @@ fn what_the_vcpu_decides() {
         vcpu: VcpuId(5),
         cr4_osxsave: true,
         xcr0: 7,
+        apic: false,
         x2apic: true,
         invpcid: true,
         rdpid: true,
@@ -220,6 +229,8 @@ fn what_the_vcpu_decides() {
     let leaf = policy.emulate(1, 0, &on);
     assert_eq!(leaf.ecx & OSXSAVE, OSXSAVE);
     assert_eq!(leaf.ecx & X2APIC, X2APIC);
+    assert_eq!(leaf.edx & APIC, 0, "disabled by IA32_APIC_BASE");
+    assert_eq!(policy.emulate(1, 0, &CTX).edx & APIC, APIC);
     assert_eq!(leaf.ebx >> 24, 5);
     // CLFLUSH line and brand index are the host's.
     assert_eq!(leaf.ebx & 0xffff, 0x0800);
@@ -333,7 +344,9 @@ fn hypervisor_signature() {
     }
     assert_eq!(&signature, b"bhyve bhyve ");
     assert_eq!(leaf.eax, 0x4000_0001);
-    assert_eq!(ask(0x4000_0001, 0), CpuidRegs::default());
+    // 15-bit destinations of MSIs.
+    assert_eq!(ask(0x4000_0001, 0), regs(1, 0, 0, 0));
+    assert_eq!(ask(0x4000_0002, 0), CpuidRegs::default());
     assert_eq!(ask(0x4000_0100, 0), CpuidRegs::default());
 }
 
@@ -359,6 +372,9 @@ fn sizes_and_clocks() {
     assert_eq!(policy.maxphyaddr(), 46);
     assert!(policy.page1gb());
     assert_eq!(policy.emulate(0x8000_0007, 0, &CTX), regs(0, 0, 0, 1 << 8));
+    // 75/4 crystals of 128 MHz; MHz. Nothing of the host's.
+    assert_eq!(ask(0x15, 0), regs(4, 75, 128_000_000, 0));
+    assert_eq!(ask(0x16, 0), regs(2400, 2400, 100, 0));
     let drifting = CpuidPolicy::new(&Host {
         tsc_invariant: false,
         ..Host::everything()

@@ -8,10 +8,8 @@ mod policy;
 
 pub use self::policy::*;
 
-use self::policy::Place::{Absent, Emulated, ReadPassed, Switched, Vmcs};
-use super::LOCAL_APIC;
+use self::policy::Place::{Absent, Emulated, LocalApic, ReadPassed, Switched, Vmcs};
 use super::mtrr::Mtrrs;
-use crate::types::VcpuId;
 
 /// What a RDMSR or WRMSR that exited comes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +25,8 @@ pub enum MsrAnswer {
     GeneralProtection,
     /// To userland.
     Userland,
+    /// It is the local APIC's.
+    LocalApic,
     /// The MSR lives in the VMCS or in the CPU, and this access exited all the same: read
     /// or write it where it is. A write's value is one that the CPU takes.
     Hardware,
@@ -41,29 +41,17 @@ pub struct MsrContext {
     pub tsc_offset: u64,
     /// The TSC's frequency.
     pub tsc_hz: u64,
-    /// `CpuidPolicy::maxphyaddr`
-    pub maxphyaddr: u8,
     /// RDTSCP or RDPID is on for the vcpu: TSC_AUX exists.
     pub tsc_aux: bool,
-    /// VM_SET_X2APIC_STATE.
-    pub x2apic: bool,
 }
 
 /// The emulated MSRs of one vcpu.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MsrState {
-    vcpu: VcpuId,
-    /// IA32_APIC_BASE.EXTD: the guest is in x2APIC mode.
-    x2apic_mode: bool,
     tsc_adjust: u64,
     tsc_aux: u32,
     mtrrs: Mtrrs,
 }
-
-const APIC_BASE_BSP: u64 = 1 << 8;
-const APIC_BASE_EXTD: u64 = 1 << 10;
-const APIC_BASE_EN: u64 = 1 << 11;
-const APIC_BASE_ADDRESS: u64 = 0xfee0_0000;
 
 /// IA32_MISC_ENABLE: fast strings; no branch trace storage, no PEBS.
 const MISC_ENABLE: u64 = 1 << 0 | 1 << 11 | 1 << 12;
@@ -71,20 +59,18 @@ const MISC_ENABLE: u64 = 1 << 0 | 1 << 11 | 1 << 12;
 const MISC_ENABLE_XD_DISABLE: u64 = 1 << 34;
 
 impl MsrState {
-    /// As after reset.
-    pub fn new(vcpu: VcpuId) -> Self {
+    /// As after reset; `maxphyaddr` is `CpuidPolicy`'s.
+    pub fn new(maxphyaddr: u8) -> Self {
         Self {
-            vcpu,
-            x2apic_mode: false,
             tsc_adjust: 0,
             tsc_aux: 0,
-            mtrrs: Mtrrs::default(),
+            mtrrs: Mtrrs::new(maxphyaddr),
         }
     }
 
     /// VM_REINIT.
     pub fn reset(&mut self) {
-        *self = Self::new(self.vcpu);
+        *self = Self::new(self.mtrrs.maxphyaddr());
     }
 
     /// What IA32_TSC_AUX holds while the guest runs.
@@ -98,6 +84,7 @@ impl MsrState {
             None => return MsrAnswer::Userland,
             Some(Absent) => return MsrAnswer::GeneralProtection,
             Some(Vmcs | Switched) => return MsrAnswer::Hardware,
+            Some(LocalApic) => return MsrAnswer::LocalApic,
             Some(ReadPassed) => ctx.guest_tsc,
             Some(Emulated) => match self.read_emulated(code, ctx) {
                 Some(value) => value,
@@ -113,6 +100,7 @@ impl MsrState {
             Some(Absent) => MsrAnswer::GeneralProtection,
             Some(Vmcs | Switched) if write_valid(code, value) => MsrAnswer::Hardware,
             Some(Vmcs | Switched) => MsrAnswer::GeneralProtection,
+            Some(LocalApic) => MsrAnswer::LocalApic,
             Some(ReadPassed) => {
                 // Writing the TSC moves TSC_ADJUST as far (SDM vol. 3B, 18.17.3).
                 let delta = value.wrapping_sub(ctx.guest_tsc);
@@ -125,7 +113,6 @@ impl MsrState {
 
     fn read_emulated(&self, code: u32, ctx: &MsrContext) -> Option<u64> {
         Some(match code {
-            IA32_APIC_BASE => self.apic_base(),
             // Lock.
             IA32_FEATURE_CONTROL => 1,
             IA32_TSC_ADJUST => self.tsc_adjust,
@@ -149,7 +136,6 @@ impl MsrState {
 
     fn write_emulated(&mut self, code: u32, value: u64, ctx: &MsrContext) -> MsrAnswer {
         let taken = match code {
-            IA32_APIC_BASE => self.write_apic_base(value, ctx),
             IA32_TSC_ADJUST => {
                 let delta = value.wrapping_sub(self.tsc_adjust);
                 self.tsc_adjust = value;
@@ -176,41 +162,13 @@ impl MsrState {
             | MSR_PLATFORM_INFO
             | MSR_TURBO_RATIO_LIMIT
             | MSR_TURBO_RATIO_LIMIT1 => false,
-            _ => self.mtrrs.write(code, value, ctx.maxphyaddr).is_ok(),
+            _ => self.mtrrs.write(code, value).is_ok(),
         };
         if taken {
             MsrAnswer::Done
         } else {
             MsrAnswer::GeneralProtection
         }
-    }
-
-    fn apic_base(&self) -> u64 {
-        let mut value = APIC_BASE_ADDRESS;
-        if self.vcpu == VcpuId::BSP {
-            value |= APIC_BASE_BSP;
-        }
-        if LOCAL_APIC {
-            value |= APIC_BASE_EN;
-        }
-        if self.x2apic_mode {
-            value |= APIC_BASE_EXTD | APIC_BASE_EN;
-        }
-        value
-    }
-
-    /// The APIC can't be moved or disabled; the guest may enter x2APIC mode if it has it,
-    /// which only a reset leaves (SDM vol. 3A, 11.12.5).
-    fn write_apic_base(&mut self, value: u64, ctx: &MsrContext) -> bool {
-        let now = self.apic_base();
-        if value == now {
-            return true;
-        }
-        if ctx.x2apic && value == now | APIC_BASE_EXTD | APIC_BASE_EN {
-            self.x2apic_mode = true;
-            return true;
-        }
-        false
     }
 }
 

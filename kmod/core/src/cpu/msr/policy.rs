@@ -20,6 +20,10 @@ pub const IA32_MISC_ENABLE: u32 = 0x1a0;
 pub const MSR_TURBO_RATIO_LIMIT: u32 = 0x1ad;
 pub const MSR_TURBO_RATIO_LIMIT1: u32 = 0x1ae;
 pub const IA32_PAT: u32 = 0x277;
+pub const IA32_TSC_DEADLINE: u32 = 0x6e0;
+/// The registers of the local APIC in x2APIC mode.
+pub const X2APIC_FIRST: u32 = 0x800;
+pub const X2APIC_LAST: u32 = 0x8ff;
 pub const IA32_EFER: u32 = 0xc000_0080;
 pub const IA32_STAR: u32 = 0xc000_0081;
 pub const IA32_LSTAR: u32 = 0xc000_0082;
@@ -42,6 +46,8 @@ pub enum Place {
     ReadPassed,
     /// In [`super::MsrState`].
     Emulated,
+    /// In `devices::lapic`.
+    LocalApic,
     /// Not there, as CPUID says: #GP.
     Absent,
 }
@@ -85,7 +91,7 @@ const fn range(first: u32, last: u32, place: Place, name: &'static str) -> Row {
     }
 }
 
-use Place::{Absent, Emulated, ReadPassed, Switched, Vmcs};
+use Place::{Absent, Emulated, LocalApic, ReadPassed, Switched, Vmcs};
 
 /// Every MSR that is not userland's, by number.
 #[rustfmt::skip] // One row, one line.
@@ -93,15 +99,18 @@ pub const POLICY: &[Row] = &[
     one(IA32_TIME_STAMP_COUNTER, ReadPassed, "IA32_TIME_STAMP_COUNTER"),
     // 0: no platform, no microcode update flags.
     one(IA32_PLATFORM_ID, Emulated, "IA32_PLATFORM_ID"),
-    one(IA32_APIC_BASE, Emulated, "IA32_APIC_BASE"),
+    one(IA32_APIC_BASE, LocalApic, "IA32_APIC_BASE"),
     // Locked, with nothing on: Windows reads it though it has neither VMX nor SMX.
     one(IA32_FEATURE_CONTROL, Emulated, "IA32_FEATURE_CONTROL"),
     one(IA32_TSC_ADJUST, Emulated, "IA32_TSC_ADJUST"),
     range(0x48, 0x49, Absent, "IA32_SPEC_CTRL, IA32_PRED_CMD"),
+    // The CPU's serial number is the host's. Linux looks for it by the CPU's model.
+    range(0x4e, 0x4f, Absent, "MSR_PPIN_CTL, MSR_PPIN"),
     // Microcode is the host's: updates are dropped, the revision is 0.
     one(IA32_BIOS_UPDT_TRIG, Emulated, "IA32_BIOS_UPDT_TRIG"),
     one(IA32_BIOS_SIGN_ID, Emulated, "IA32_BIOS_SIGN_ID"),
     one(MSR_PLATFORM_INFO, Emulated, "MSR_PLATFORM_INFO"),
+    one(0xcf, Absent, "IA32_CORE_CAPABILITIES"),
     one(mtrr::MTRRCAP, Emulated, "IA32_MTRRCAP"),
     one(0x10a, Absent, "IA32_ARCH_CAPABILITIES"),
     one(0x10b, Absent, "IA32_FLUSH_CMD"),
@@ -120,7 +129,8 @@ pub const POLICY: &[Row] = &[
     one(IA32_PAT, Vmcs, "IA32_PAT"),
     one(mtrr::DEF_TYPE, Emulated, "IA32_MTRR_DEF_TYPE"),
     range(0x480, 0x493, Absent, "IA32_VMX_*"),
-    one(0x6e0, Absent, "IA32_TSC_DEADLINE"),
+    one(IA32_TSC_DEADLINE, LocalApic, "IA32_TSC_DEADLINE"),
+    range(X2APIC_FIRST, X2APIC_LAST, LocalApic, "the local APIC in x2APIC mode"),
     one(0xd90, Absent, "IA32_BNDCFGS"),
     one(0xda0, Absent, "IA32_XSS"),
     one(IA32_EFER, Vmcs, "IA32_EFER"),
@@ -134,6 +144,15 @@ pub const POLICY: &[Row] = &[
     // RDTSCP and RDPID read the CPU's: the backend loads MsrState::tsc_aux() there.
     one(IA32_TSC_AUX, Emulated, "IA32_TSC_AUX"),
 ];
+
+/// Whether it is in a row of [`Place::LocalApic`]: the shortest way to where its EOI is.
+#[inline]
+pub const fn is_local_apic(code: u32) -> bool {
+    matches!(
+        code,
+        IA32_APIC_BASE | IA32_TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST
+    )
+}
 
 /// Where that MSR lives; `None` for userland's.
 pub fn place(code: u32) -> Option<Place> {

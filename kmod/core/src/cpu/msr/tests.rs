@@ -7,13 +7,11 @@ const CTX: MsrContext = MsrContext {
     guest_tsc: 5_000,
     tsc_offset: 1_000u64.wrapping_neg(),
     tsc_hz: 2_400_000_000,
-    maxphyaddr: 46,
     tsc_aux: true,
-    x2apic: false,
 };
 
 fn state() -> MsrState {
-    MsrState::new(VcpuId(1))
+    MsrState::new(46)
 }
 
 #[test]
@@ -93,7 +91,7 @@ fn what_is_not_emulated() {
         state.write(IA32_FMASK, 1 << 32, &CTX),
         MsrAnswer::GeneralProtection
     );
-    assert_eq!(state, MsrState::new(VcpuId(1)));
+    assert_eq!(state, MsrState::new(46));
 }
 
 #[test]
@@ -150,43 +148,17 @@ fn tsc_aux_is_there_with_its_instructions() {
 }
 
 #[test]
-fn apic_base_names_the_bsp_and_cannot_move() {
-    let bsp = MsrState::new(VcpuId::BSP);
-    let MsrAnswer::Value(base) = bsp.read(IA32_APIC_BASE, &CTX) else {
-        panic!("IA32_APIC_BASE can be read");
-    };
-    assert_eq!(base & APIC_BASE_BSP, APIC_BASE_BSP);
-    assert_eq!(base & APIC_BASE_EN != 0, LOCAL_APIC);
-    let mut ap = state();
-    let MsrAnswer::Value(base) = ap.read(IA32_APIC_BASE, &CTX) else {
-        panic!("IA32_APIC_BASE can be read");
-    };
-    assert_eq!(base & 0xffff_f000, 0xfee0_0000);
-    assert_eq!(base & APIC_BASE_BSP, 0);
-    assert_eq!(ap.write(IA32_APIC_BASE, base, &CTX), MsrAnswer::Done);
-    for change in [
-        0x1000,
-        APIC_BASE_BSP,
-        APIC_BASE_EXTD | APIC_BASE_EN,
-        1 << 46,
-    ] {
-        let answer = ap.write(IA32_APIC_BASE, base ^ change, &CTX);
-        assert_eq!(answer, MsrAnswer::GeneralProtection, "{change:#x}");
+fn the_local_apics_are_left_to_it() {
+    let mut state = state();
+    for code in 0..0x2000 {
+        let its = is_local_apic(code);
+        assert_eq!(place(code) == Some(Place::LocalApic), its, "{code:#x}");
+        assert_eq!(state.read(code, &CTX) == MsrAnswer::LocalApic, its);
+        assert_eq!(state.write(code, 0, &CTX) == MsrAnswer::LocalApic, its);
     }
-    // With x2APIC there is a way in, and none out.
-    let ctx = MsrContext {
-        x2apic: true,
-        ..CTX
-    };
-    let on = base | APIC_BASE_EXTD | APIC_BASE_EN;
-    assert_eq!(ap.write(IA32_APIC_BASE, on, &ctx), MsrAnswer::Done);
-    assert_eq!(ap.read(IA32_APIC_BASE, &ctx), MsrAnswer::Value(on));
-    assert_eq!(
-        ap.write(IA32_APIC_BASE, base, &ctx),
-        MsrAnswer::GeneralProtection
-    );
-    ap.reset();
-    assert_eq!(ap.read(IA32_APIC_BASE, &ctx), MsrAnswer::Value(base));
+    assert!(is_local_apic(0x1b) && is_local_apic(0x6e0));
+    assert!(is_local_apic(0x800) && is_local_apic(0x8ff));
+    assert!(!is_local_apic(0x7ff) && !is_local_apic(0x900));
 }
 
 #[test]

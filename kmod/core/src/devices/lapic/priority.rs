@@ -2,9 +2,10 @@
 //! be delivered, given those in service (ISR) and the task priority (TPR), and the EOI.
 //!
 //! All of this is in the page, where a CPU with virtual-interrupt delivery does the same
-//! by itself (SDM vol. 3C, 30.2). Nothing here is cached for that reason.
+//! by itself (SDM vol. 3C, 30.2). Nothing here is cached for that reason, and PPR is worked
+//! out when somebody wants it.
 
-use super::register::{IRR, ISR, PPR, TMR, TPR};
+use super::register::{IRR, ISR, TMR, TPR};
 use super::{ApicEffect, ApicMemory, ApicMode, ApicPage, LocalApic, Lvt};
 use crate::devices::Trigger;
 use crate::types::Vector;
@@ -85,7 +86,6 @@ impl<P: ApicMemory> LocalApic<P> {
     pub fn acknowledge(&mut self, vector: Vector) {
         self.page.put(IRR, vector, false);
         self.page.put(ISR, vector, true);
-        self.update_ppr();
     }
 
     /// A write to the EOI register: the highest in service is done. Without one nothing
@@ -95,7 +95,6 @@ impl<P: ApicMemory> LocalApic<P> {
             return ApicEffect::None;
         };
         self.page.put(ISR, vector, false);
-        self.update_ppr();
         self.eoi_done(vector)
     }
 
@@ -139,7 +138,6 @@ impl<P: ApicMemory> LocalApic<P> {
 
     pub(super) fn set_tpr(&mut self, value: u8) {
         self.page.set(TPR, value.into());
-        self.update_ppr();
     }
 
     /// Accepts 32 vectors, from `32 * word` on, and how each of them is triggered.
@@ -154,9 +152,5 @@ impl<P: ApicMemory> LocalApic<P> {
     pub(super) fn request(&mut self, vector: Vector, trigger: Trigger) {
         self.page.put(TMR, vector, trigger == Trigger::Level);
         self.page.put(IRR, vector, true);
-    }
-
-    fn update_ppr(&mut self) {
-        self.page.set(PPR, self.page.ppr().into());
     }
 }

@@ -7,7 +7,6 @@ use super::Lvt;
 pub const ID: u16 = 0x20;
 pub const VERSION: u16 = 0x30;
 pub const TPR: u16 = 0x80;
-pub const PPR: u16 = 0xa0;
 pub const LDR: u16 = 0xd0;
 pub const DFR: u16 = 0xe0;
 pub const SVR: u16 = 0xf0;

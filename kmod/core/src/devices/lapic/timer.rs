@@ -267,7 +267,8 @@ impl<P: ApicMemory> LocalApic<P> {
     }
 }
 
-/// How long that many ticks of the TSC take, rounded up.
+/// How long that many ticks of the TSC take, rounded up. `devices::frequency` without its
+/// divisions of 128 bits: a guest's every timer comes by here.
 fn tsc_nanos(ticks: u64, hz: u64) -> u64 {
     const SECOND: u64 = 1_000_000_000;
     let hz = hz.max(1);
