@@ -129,6 +129,19 @@ pub fn pin_thread(cpus: &[u32]) -> io::Result<()> {
     })
 }
 
+/// The host's name; empty if it has none that can be read.
+pub fn hostname() -> String {
+    let mut name = [0_u8; 256];
+    // SAFETY: the buffer is as long as told; its last byte is kept back, so that a name
+    // that was cut off still ends.
+    let result = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
+    if result != 0 {
+        return String::new();
+    }
+    let text = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

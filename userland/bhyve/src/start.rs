@@ -12,10 +12,8 @@ use vmmapi::devices::X2apicState;
 use vmmapi::{Capability, CpuTopology, MemFlags, MmapStyle, Reg, SuspendHow, Vcpu, VcpuId, Vm};
 
 use crate::board::Board;
-use crate::firmware::FirmwareError;
-use crate::firmware::acpi::acpi_build;
-use crate::firmware::ioapic::{IoApic, ioapic_init};
-use crate::firmware::mptable::mptable_build;
+use crate::firmware::ioapic::ioapic_init;
+use crate::firmware::{self, Description};
 use crate::machine::Machine;
 use crate::options::{ApicMode, Options};
 use crate::platform::Signals;
@@ -52,7 +50,17 @@ pub fn run(options: &Options) -> Result<End, String> {
         .vcpu(VcpuId::BSP)
         .register(Reg::Rip)
         .map_err(|e| e.to_string())?;
-    build_tables(&machine, options, cpus, ioapic).map_err(|e| e.to_string())?;
+    let description = Description {
+        name: &options.vm,
+        uuid: None,
+        cpus,
+        topology,
+        ioapic,
+        com_ports: &machine.board.com_ports,
+        pci: &machine.board.pci,
+        mptable: options.mptable,
+    };
+    firmware::build(&machine.vm, &description).map_err(|e| e.to_string())?;
     let machine = Arc::new(machine);
     let (ended, ends) = channel();
     signals::start(signals, Arc::clone(&machine), ended.clone())
@@ -151,20 +159,6 @@ fn init_vcpu(vcpu: &Vcpu, options: &Options) -> Result<(), String> {
             .set_x2apic_state(X2apicState::Enabled)
             .map_err(|e| named("-x", e)),
     }
-}
-
-/// Steps (13) and (14).
-fn build_tables(
-    machine: &Machine,
-    options: &Options,
-    cpus: u16,
-    ioapic: Option<IoApic>,
-) -> Result<(), FirmwareError> {
-    let (vm, board) = (&machine.vm, &machine.board);
-    if options.mptable {
-        mptable_build(vm, cpus, ioapic, &board.pci)?;
-    }
-    acpi_build(vm, cpus, ioapic, board)
 }
 
 /// The first end that a vcpu or a signal reports. After a suspend the other vcpus end too,

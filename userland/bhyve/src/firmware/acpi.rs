@@ -1,6 +1,6 @@
 //! The ACPI tables (acpi_build() of bhyve, step (14)), ACPI 6.5, chapter 5: RSDP, RSDT and
-//! XSDT, FADT, FACS and DSDT always; MADT and HPET when the kernel has what they describe.
-//! There is no MCFG, since PCI configuration goes through ports only.
+//! XSDT, FADT, FACS, MCFG and DSDT always; SPCR when there is a com1; MADT and HPET when the
+//! kernel has what they describe.
 
 #![forbid(unsafe_code)]
 
@@ -9,19 +9,21 @@ use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic as IoApicEntry, ProcessorLocalApic};
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::sdt::Sdt;
-use vmmapi::{Gpa, Vm};
+use vmmapi::Vm;
+use vmmapi::address_map::RSDP_BASE;
 
 use super::aml;
 use super::ioapic::IoApic;
-use super::{FirmwareError, IO_APIC, LOCAL_APIC, SCI, TIMER_PIN};
-use crate::board::Board;
+use super::{Description, FirmwareError, IO_APIC, LOCAL_APIC, SCI, TIMER_PIN};
 use crate::devices::pm;
-use crate::pci::access::RESET_PORT;
-use crate::pci::{Bdf, lpc};
+use crate::devices::serial::COM_PORTS;
+use crate::pci::Bdf;
+use crate::pci::access::{ECAM_BASE, ECAM_SIZE, RESET_PORT};
+use crate::pci::bus::{IntxWire, RootBus};
+use crate::pci::lpc;
 
-/// The first table, which is the RSDP. Up to 1 MiB is room for all of them.
-pub const BASE: Gpa = Gpa(0xf2400);
 /// The HPET's registers.
 pub const HPET_BASE: u32 = 0xfed0_0000;
 pub const HPET_LEN: u32 = 0x400;
@@ -66,34 +68,34 @@ pub struct Hardware {
     pub com_ports: Vec<usize>,
     /// Where the PCI-ISA bridge is.
     pub lpc: Option<Bdf>,
+    pub buses: Vec<RootBus>,
+    pub intx: Vec<IntxWire>,
 }
 
 /// Builds all tables.
-pub fn acpi_build(
-    vm: &Vm,
-    cpus: u16,
-    ioapic: Option<IoApic>,
-    board: &Board,
-) -> Result<(), FirmwareError> {
+pub fn acpi_build(vm: &Vm, machine: &Description<'_>) -> Result<(), FirmwareError> {
     let hpet = match vm.hpet_capabilities() {
         Ok(capabilities) => Some(capabilities),
         Err(error) if error.is(libc::ENXIO) => None,
         Err(error) => return Err(FirmwareError::Kernel(error)),
     };
-    let mut functions = board.pci.functions();
+    let pci = machine.pci;
     let hardware = Hardware {
-        cpus: super::cpu_count(NAME, cpus)?,
-        ioapic,
+        cpus: super::cpu_count(NAME, machine.cpus)?,
+        ioapic: machine.ioapic,
         hpet,
-        com_ports: board.com_ports.clone(),
-        lpc: functions
-            .find(|(_, kind)| *kind == lpc::NAME)
+        com_ports: machine.com_ports.to_vec(),
+        lpc: pci
+            .functions()
+            .find(|(_, device)| *device == lpc::NAME)
             .map(|(at, _)| at),
+        buses: pci.buses().to_vec(),
+        intx: pci.intx_wires().to_vec(),
     };
-    super::install(vm, NAME, BASE, &tables(&hardware))
+    super::install(vm, NAME, super::ACPI, &tables(&hardware))
 }
 
-/// The bytes for [`BASE`] and up.
+/// The bytes for [`RSDP_BASE`] and up.
 fn tables(hardware: &Hardware) -> Vec<u8> {
     // The RSDP comes first and is made last.
     let mut image = Image(vec![0; RSDP_LEN]);
@@ -110,6 +112,11 @@ fn tables(hardware: &Hardware) -> Vec<u8> {
     if let Some(capabilities) = hardware.hpet {
         listed.push(image.place(&hpet(capabilities), ALIGNMENT));
     }
+    listed.push(image.place(&mcfg(), ALIGNMENT));
+    if hardware.com_ports.contains(&0) {
+        let spcr = spcr(hardware.ioapic.is_some());
+        listed.push(image.place(&spcr, ALIGNMENT));
+    }
     let narrow: Vec<u8> = listed.iter().flat_map(|at| at.to_le_bytes()).collect();
     let wide = listed.iter().flat_map(|at| u64::from(*at).to_le_bytes());
     let wide: Vec<u8> = wide.collect();
@@ -125,9 +132,9 @@ struct Image(Vec<u8>);
 impl Image {
     /// Appends a table and returns its guest-physical address.
     fn place(&mut self, table: &[u8], alignment: usize) -> u32 {
-        // BASE is a multiple of every alignment here.
+        // RSDP_BASE is a multiple of every alignment here.
         self.0.resize(self.0.len().next_multiple_of(alignment), 0);
-        let at = BASE.0 as u32 + self.0.len() as u32;
+        let at = RSDP_BASE.0 as u32 + self.0.len() as u32;
         self.0.extend(table);
         at
     }
@@ -192,8 +199,7 @@ fn fadt(hardware: &Hardware, facs: u32, dsdt: u32) -> Vec<u8> {
         .flag(Flags::ProcC1)
         .flag(Flags::ResetRegSup)
         .flag(Flags::Headless)
-        // These three say that there is no such thing in the fixed registers.
-        .flag(Flags::PwrButton)
+        // These two say that there is no such thing in the fixed registers.
         .flag(Flags::SlpButton)
         .flag(Flags::FixRtc);
     fadt.dsdt = dsdt.into();
@@ -223,6 +229,8 @@ fn fadt(hardware: &Hardware, facs: u32, dsdt: u32) -> Vec<u8> {
             .flag(Flags::TmrValExt)
             .flag(Flags::ForceApicPhysicalDestinationMode);
     } else {
+        // A power button needs the interrupt.
+        fadt = fadt.flag(Flags::PwrButton);
         arch |= boot_arch::NO_MSI | boot_arch::NO_CMOS_RTC;
     }
     fadt.iapc_boot_arch = arch.into();
@@ -262,6 +270,42 @@ fn interrupt_override(irq: u8, pin: u8, flags: u16) -> Vec<u8> {
 fn local_apic_nmi() -> Vec<u8> {
     let [low, high] = ACTIVE_HIGH_EDGE.to_le_bytes();
     vec![4, 6, 0xff, low, high, 1]
+}
+
+/// The enhanced configuration access of all buses (PCI Firmware 3.2, 4.1.2).
+fn mcfg() -> Vec<u8> {
+    let last_bus = (ECAM_SIZE >> 20) - 1;
+    let mut mcfg = MCFG::new(OEM_ID, oem_table_id(*b"MCFG"), OEM_REVISION);
+    mcfg.add_ecam(ECAM_BASE.0, 0, 0, last_bus as u8);
+    aml_bytes(&mcfg)
+}
+
+/// The console is com1 (Serial Port Console Redirection Table 1.03).
+fn spcr(interrupts: bool) -> Vec<u8> {
+    const UART_16550: u8 = 0;
+    const DUAL_8259: u8 = 1 << 0;
+    const BAUD_115200: u8 = 7;
+    const ONE_STOP_BIT: u8 = 1;
+    const RTS_CTS_AND_DCD: u8 = 1 << 0 | 1 << 1;
+    const VT_UTF8: u8 = 1;
+    let (first, irq) = COM_PORTS[0];
+    let mut contents = vec![UART_16550, 0, 0, 0];
+    contents.extend(aml_bytes(&GAS::new(
+        AddressSpace::SystemIo,
+        8,
+        0,
+        AccessSize::Undefined,
+        u64::from(first),
+    )));
+    contents.extend(if interrupts { [DUAL_8259, irq] } else { [0, 0] });
+    // Not the I/O APIC; no parity.
+    contents.extend([0; 4]);
+    contents.extend([BAUD_115200, 0, ONE_STOP_BIT, RTS_CTS_AND_DCD, VT_UTF8]);
+    contents.push(0);
+    // Not a PCI device.
+    contents.extend([0xff; 4]);
+    contents.extend([0; 12]);
+    table(*b"SPCR", 1, &contents)
 }
 
 /// The HPET description table (IA-PC HPET 1.0a, 3.2.4). Its 4 KiB are its own.

@@ -1,166 +1,167 @@
 //! The DSDT's contents: the machine's devices as AML objects (ACPI 6.5, chapter 20), so that
-//! an operating system with ACPI finds what has no bus to be found on. `\_S5` is how it
-//! powers off.
+//! an operating system with ACPI finds what has no bus to be found on, and learns which
+//! addresses and interrupts are PCI's. `\_S5` is how it powers off.
+//!
+//! Here is what doesn't depend on a bus, and the PCI root buses; [`isa`] has what is behind
+//! the PCI-ISA bridge, [`resource`] the descriptors.
 
 #![forbid(unsafe_code)]
 
-use acpi_tables::aml::{
-    AddressSpace, Device, EISAName, IO, Memory32Fixed, Name, Package, Path, ResourceTemplate,
-    Scope, ZERO,
-};
-use acpi_tables::{Aml, AmlSink};
+mod isa;
+mod resource;
 
-use super::SCI;
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Else, If, Memory32Fixed, Method,
+    Name, Package, PackageBuilder, Path, ResourceTemplate, Return, Scope, Store, ZERO,
+};
+
+use self::resource::{Raw, bytes, device, ports};
 use super::acpi::{HPET_BASE, HPET_LEN, Hardware};
-use crate::devices::serial::{COM_PORTS, PORTS};
 use crate::devices::pm;
-use crate::pci::access::{PORT, PORTS as CONFIG_PORTS};
+use crate::pci::access::{ECAM_BASE, ECAM_SIZE, PORT, PORTS};
+use crate::pci::bar::IO_WINDOW;
+use crate::pci::bus::{IntxWire, RootBus};
 
 /// What the sleep type field takes for soft-off.
 const S5_SLEEP_TYPE: u8 = pm::SLP_TYP_S5 as u8;
-
-/// Where the second 8259 is at the first one.
-const CASCADE: u8 = 2;
+/// The bus that the ISA bus is behind.
+const LEGACY_BUS: u8 = 0;
+/// The interrupt model that `_PIC` has named: 0 for the 8259s, 1 for the I/O APIC.
+const PIC_MODE: &str = "PICM";
 
 /// The definition block without its header.
 pub fn definition_block(hardware: &Hardware) -> Vec<u8> {
     let mut aml = Vec::new();
     Name::new("_S5_".into(), &Package::new(vec![&S5_SLEEP_TYPE, &ZERO])).to_aml_bytes(&mut aml);
-    let root = pci_root(hardware);
-    Scope::new("_SB_".into(), vec![&Raw(root)]).to_aml_bytes(&mut aml);
+    if hardware.ioapic.is_some() {
+        aml.extend(interrupt_model());
+    }
+    let mut system = ecam();
+    if hardware.hpet.is_some() {
+        let registers = Memory32Fixed::new(true, HPET_BASE, HPET_LEN);
+        system.extend(device("HPET", "PNP0103", Some(0), vec![&registers]));
+    }
+    for bus in &hardware.buses {
+        system.extend(root_bus(hardware, bus));
+    }
+    // Without any PCI device the ISA bus is alone.
+    if !hardware.buses.iter().any(|bus| bus.number == LEGACY_BUS) {
+        system.extend(isa::bridge(hardware));
+    }
+    Scope::new("_SB_".into(), vec![&Raw(system)]).to_aml_bytes(&mut aml);
     aml
 }
 
-/// The host bridge with bus 0: which ports are its own, which ones it hands down; and what
-/// is on the bus behind the PCI-ISA bridge.
-fn pci_root(hardware: &Hardware) -> Vec<u8> {
-    let isa = isa_devices(hardware);
-    let isa = match hardware.lpc {
-        // _ADR is the slot in the high word, the function in the low one.
-        Some(at) => {
-            let address = u32::from(at.slot) << 16 | u32::from(at.function);
-            bytes(&Device::new(
-                "ISA_".into(),
-                vec![&Name::new("_ADR".into(), &address), &Raw(isa)],
-            ))
-        }
-        None => isa,
-    };
-    let config_ports = ports(PORT, CONFIG_PORTS);
-    let below = AddressSpace::new_io(0u16, PORT - 1, None);
-    let above = AddressSpace::new_io(PORT + CONFIG_PORTS, u16::MAX, None);
-    let bus = AddressSpace::new_bus_number(0u16, 0);
-    bytes(&Device::new(
-        "PC00".into(),
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0A03")),
-            &Name::new("_BBN".into(), &ZERO),
-            &Name::new(
-                "_CRS".into(),
-                &ResourceTemplate::new(vec![&bus, &config_ports, &below, &above]),
-            ),
-            &Raw(isa),
-        ],
+/// ACPI 6.5, 5.8.1.
+fn interrupt_model() -> Vec<u8> {
+    let mode = Path::new(PIC_MODE);
+    let mut aml = bytes(&Name::new(PIC_MODE.into(), &ZERO));
+    Method::new("_PIC".into(), 1, false, vec![&Store::new(&mode, &Arg(0))]).to_aml_bytes(&mut aml);
+    aml
+}
+
+/// The enhanced configuration access is nobody's to give away (PCI Firmware 3.2, 4.1.2: a
+/// motherboard resource directly below the system bus).
+fn ecam() -> Vec<u8> {
+    let registers = Memory32Fixed::new(true, ECAM_BASE.0 as u32, ECAM_SIZE as u32);
+    device("ECAM", "PNP0C02", Some(0), vec![&registers])
+}
+
+/// A host bridge: the addresses that it hands down, where its interrupt pins lead, and
+/// what is behind it and can't be asked.
+fn root_bus(hardware: &Hardware, bus: &RootBus) -> Vec<u8> {
+    let name = bus_name(bus.number);
+    let number = bus.number;
+    let mut children = Vec::new();
+    let mut add = |aml: &dyn Aml| aml.to_aml_bytes(&mut children);
+    add(&Name::new("_HID".into(), &EISAName::new("PNP0A03")));
+    add(&Name::new("_UID".into(), &number));
+    add(&Name::new("_BBN".into(), &number));
+    add(&Raw(address_windows(bus)));
+    if hardware.ioapic.is_some() {
+        let wires = hardware.intx.iter().filter(|wire| wire.bus == number);
+        let wires: Vec<IntxWire> = wires.copied().collect();
+        add(&Raw(routing(&wires, hardware.lpc.is_some())));
+    }
+    if number == LEGACY_BUS {
+        add(&Raw(isa::bridge(hardware)));
+    }
+    bytes(&Device::new(Path::new(&name), vec![&Raw(children)]))
+}
+
+/// "PC00".
+fn bus_name(number: u8) -> String {
+    format!("PC{number:02X}")
+}
+
+/// `_CRS` of a host bridge. The ports below those for BARs belong to the bus that the ISA
+/// bus is behind; in their midst the bridge consumes its own.
+fn address_windows(bus: &RootBus) -> Vec<u8> {
+    let mut list = Vec::new();
+    let mut add = |aml: &dyn Aml| aml.to_aml_bytes(&mut list);
+    add(&AddressSpace::new_bus_number(
+        u16::from(bus.number),
+        u16::from(bus.number),
+    ));
+    if bus.number == LEGACY_BUS {
+        let bars = IO_WINDOW.start as u16;
+        add(&ports(PORT, PORTS));
+        add(&AddressSpace::new_io(0_u16, PORT - 1, None));
+        add(&AddressSpace::new_io(PORT + PORTS, bars - 1, None));
+    }
+    let windows = &bus.windows;
+    if let Some((first, last)) = ends(&windows.io) {
+        add(&AddressSpace::new_io(first as u16, last as u16, None));
+    }
+    let cached = AddressSpaceCacheable::NotCacheable;
+    if let Some((first, last)) = ends(&windows.memory32) {
+        let (first, last) = (first as u32, last as u32);
+        add(&AddressSpace::new_memory(cached, true, first, last, None));
+    }
+    if let Some((first, last)) = ends(&windows.memory64) {
+        add(&AddressSpace::new_memory(cached, true, first, last, None));
+    }
+    let list = Raw(list);
+    bytes(&Name::new(
+        "_CRS".into(),
+        &ResourceTemplate::new(vec![&list]),
     ))
 }
 
-/// What an ISA bus can't be asked about.
-fn isa_devices(hardware: &Hardware) -> Vec<u8> {
-    let mut aml = Vec::new();
-    let pm_timer = ports(pm::PM_TIMER, 4);
-    let events = ports(pm::PM1A_EVT, pm::PM1A_EVT_LEN);
-    let control = ports(pm::PM1A_CNT, pm::PM1A_CNT_LEN);
-    let smi = ports(pm::SMI_CMD, 1);
-    let mut board: Vec<&dyn Aml> = vec![&events, &control, &smi];
-    if hardware.ioapic.is_some() {
-        board.push(&pm_timer);
-    }
-    aml.extend(device("SIO_", "PNP0C02", None, board));
+/// First and last address, if there are any.
+fn ends(window: &std::ops::Range<u64>) -> Option<(u64, u64)> {
+    (!window.is_empty()).then(|| (window.start, window.end - 1))
+}
 
-    for index in &hardware.com_ports {
-        let Some((first, irq)) = COM_PORTS.get(*index) else {
-            continue;
-        };
-        let (first, irq) = (ports(*first, PORTS), Irq(*irq));
-        let mut resources: Vec<&dyn Aml> = vec![&first];
-        if hardware.ioapic.is_some() {
-            resources.push(&irq);
+/// `_PRT` (6.2.13): with the I/O APIC the wires to its pins, with the 8259s those to the
+/// interrupt router, which is part of the PCI-ISA bridge.
+fn routing(wires: &[IntxWire], router: bool) -> Vec<u8> {
+    let mut apic = PackageBuilder::new();
+    let mut pic = PackageBuilder::new();
+    for wire in wires {
+        // All functions of the slot.
+        let address = u32::from(wire.slot) << 16 | 0xffff;
+        if let Some(pin) = wire.route.ioapic_pin {
+            apic.add_element(&Package::new(vec![&address, &wire.pin, &ZERO, &pin]));
         }
-        let number = *index as u8 + 1;
-        let name = format!("COM{number}");
-        aml.extend(device(&name, "PNP0501", Some(number), resources));
+        if router {
+            let link = isa::link_path(wire.route.pirq);
+            pic.add_element(&Package::new(vec![&address, &wire.pin, &link, &ZERO]));
+        }
     }
-    if hardware.ioapic.is_some() {
-        let (first, second) = (ports(0x20, 2), ports(0xa0, 2));
-        let cascade = Irq(CASCADE);
-        aml.extend(device(
-            "PIC_",
-            "PNP0000",
-            None,
-            vec![&first, &second, &cascade],
-        ));
-        aml.extend(device(
-            "TIMR",
-            "PNP0100",
-            None,
-            vec![&ports(0x40, 4), &Irq(0)],
-        ));
-        aml.extend(device(
-            "RTC_",
-            "PNP0B00",
-            None,
-            vec![&ports(0x70, 2), &Irq(8)],
-        ));
-    }
-    if hardware.hpet.is_some() {
-        let registers = Memory32Fixed::new(true, HPET_BASE, HPET_LEN);
-        aml.extend(device("HPET", "PNP0103", Some(0), vec![&registers]));
-    }
+    let (apic_name, pic_name) = (Path::new("APRT"), Path::new("PPRT"));
+    let mut aml = bytes(&Name::new("APRT".into(), &apic));
+    Name::new("PPRT".into(), &pic).to_aml_bytes(&mut aml);
+    Method::new(
+        "_PRT".into(),
+        0,
+        false,
+        vec![
+            &If::new(&Path::new(PIC_MODE), vec![&Return::new(&apic_name)]),
+            &Else::new(vec![&Return::new(&pic_name)]),
+        ],
+    )
+    .to_aml_bytes(&mut aml);
     aml
-}
-
-/// A device with an ID and resources of its own.
-fn device(name: &str, hid: &str, uid: Option<u8>, resources: Vec<&dyn Aml>) -> Vec<u8> {
-    let hid = Name::new("_HID".into(), &EISAName::new(hid));
-    let crs = Name::new("_CRS".into(), &ResourceTemplate::new(resources));
-    let uid = uid.map(|uid| Name::new("_UID".into(), &uid));
-    let mut children: Vec<&dyn Aml> = vec![&hid];
-    if let Some(uid) = &uid {
-        children.push(uid);
-    }
-    children.push(&crs);
-    bytes(&Device::new(Path::new(name), children))
-}
-
-/// Fixed ports.
-fn ports(first: u16, len: u16) -> IO {
-    // No device here has more than eight ports.
-    IO::new(first, first, 1, len as u8)
-}
-
-fn bytes(aml: &dyn Aml) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    aml.to_aml_bytes(&mut bytes);
-    bytes
-}
-
-/// AML that is encoded already.
-struct Raw(Vec<u8>);
-
-impl Aml for Raw {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        sink.vec(&self.0);
-    }
-}
-
-/// An ISA interrupt, edge-triggered (6.4.2.1: the IRQ descriptor of two bytes, a bit for
-/// each interrupt).
-struct Irq(u8);
-
-impl Aml for Irq {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        debug_assert!(self.0 < 16 && self.0 != SCI);
-        sink.byte(0x22);
-        sink.word(1 << (self.0 % 16));
-    }
 }

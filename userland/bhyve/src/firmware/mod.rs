@@ -1,7 +1,9 @@
 //! What a PC's firmware would leave in memory for the operating system: the MP table
-//! ([`mptable`]) and the ACPI tables ([`acpi`], with the DSDT's objects in [`aml`]). Both
-//! describe the machine as it is: interrupt controllers and timers are the kernel's, and
-//! where the kernel has none ([`ioapic`]), no table names any.
+//! ([`mptable`]), SMBIOS ([`smbios`]) and the ACPI tables ([`acpi`], with the DSDT's objects
+//! in [`aml`]), all in the BIOS area. They describe the machine as it is: interrupt
+//! controllers and timers are the kernel's, and where the kernel has none ([`ioapic`]), no
+//! table names any; the addresses and interrupts of PCI are those that the bus has given.
+//! Which memory there is, the loader tells ([`vmmapi::address_map`]).
 
 #![forbid(unsafe_code)]
 
@@ -9,12 +11,17 @@ pub mod acpi;
 pub mod aml;
 pub mod ioapic;
 pub mod mptable;
+pub mod smbios;
 
 use std::fmt;
+use std::ops::Range;
 
-use vmmapi::{Gpa, Vm};
+use vmmapi::address_map::{EXTENDED_BASE, MPTABLE_BASE, RSDP_BASE, SMBIOS_BASE};
+use vmmapi::{CpuTopology, Gpa, Vm};
 
-use crate::pci::Bdf;
+use self::ioapic::IoApic;
+use self::smbios::Uuid;
+use crate::pci::bus::PciBus;
 
 /// The local APIC of each vcpu that has one (SDM vol. 3A, 12.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
@@ -24,6 +31,37 @@ pub const IO_APIC: u32 = 0xfec0_0000;
 pub const SCI: u8 = 9;
 /// The I/O APIC's pin that the 8254 is wired to.
 pub const TIMER_PIN: u8 = 2;
+
+/// Each table's part of the BIOS area. What is variable in length and can't go behind its
+/// pointer comes last.
+const MP_POINTER: Range<u64> = MPTABLE_BASE.0..SMBIOS_BASE.0;
+const SMBIOS: Range<u64> = SMBIOS_BASE.0..RSDP_BASE.0;
+const ACPI: Range<u64> = RSDP_BASE.0..MP_CONFIGURATION.start;
+const MP_CONFIGURATION: Range<u64> = 0xf_c000..EXTENDED_BASE;
+
+/// The machine to describe.
+pub struct Description<'a> {
+    pub name: &'a str,
+    /// -U.
+    pub uuid: Option<Uuid>,
+    pub cpus: u16,
+    pub topology: CpuTopology,
+    pub ioapic: Option<IoApic>,
+    /// 0 is com1.
+    pub com_ports: &'a [usize],
+    pub pci: &'a PciBus,
+    /// Without -Y.
+    pub mptable: bool,
+}
+
+/// Builds all tables (steps (13) and (14)).
+pub fn build(vm: &Vm, machine: &Description<'_>) -> Result<(), FirmwareError> {
+    if machine.mptable {
+        mptable::mptable_build(vm, machine)?;
+    }
+    smbios::smbios_build(vm, machine)?;
+    acpi::acpi_build(vm, machine)
+}
 
 /// Why a table can't be built.
 #[derive(Debug)]
@@ -39,8 +77,14 @@ pub enum FirmwareError {
     },
     /// An APIC ID has eight bits here, and 255 means all of them.
     TooManyCpus { table: &'static str, cpus: u16 },
+    /// It is longer than the place that it has.
+    TooLong {
+        table: &'static str,
+        len: usize,
+        most: u64,
+    },
     /// The MP table knows one PCI bus.
-    PciBus(Bdf),
+    PciBus(u8),
 }
 
 impl fmt::Display for FirmwareError {
@@ -64,10 +108,15 @@ impl fmt::Display for FirmwareError {
                     "the {table} can't describe {cpus} vCPUs, 255 are the most (see -c)"
                 )
             }
-            Self::PciBus(at) => write!(
+            Self::TooLong { table, len, most } => write!(
                 f,
-                "the MP table can't describe the PCI device at {at}, since it is not on bus 0: \
-                 use -Y to start without an MP table"
+                "the {table} would have {len} bytes, {most} are the most: the machine has too \
+                 many vCPUs or devices"
+            ),
+            Self::PciBus(number) => write!(
+                f,
+                "the MP table can't describe PCI bus {number}, only bus 0: use -Y to start \
+                 without an MP table"
             ),
         }
     }
@@ -84,9 +133,19 @@ fn cpu_count(table: &'static str, cpus: u16) -> Result<u8, FirmwareError> {
     u8::try_from(cpus).map_err(|_| FirmwareError::TooManyCpus { table, cpus })
 }
 
-/// Puts a table into the guest's memory.
-fn install(vm: &Vm, table: &'static str, at: Gpa, bytes: &[u8]) -> Result<(), FirmwareError> {
+/// Puts a table into the guest's memory, at the beginning of its place.
+fn install(
+    vm: &Vm,
+    table: &'static str,
+    place: Range<u64>,
+    bytes: &[u8],
+) -> Result<(), FirmwareError> {
     let len = bytes.len();
+    let most = place.end - place.start;
+    if len as u64 > most {
+        return Err(FirmwareError::TooLong { table, len, most });
+    }
+    let at = Gpa(place.start);
     vm.map_gpa(at, len)
         .and_then(|range| range.copy_to(0, bytes))
         .map_err(|error| FirmwareError::Memory {

@@ -1,18 +1,17 @@
 //! The MP table (mptable_build() of bhyve, step (13)), which tells an operating system
 //! without ACPI of its processors and of the way of its interrupts: MultiProcessor
 //! Specification 1.4, chapter 4. The floating pointer is at 0xF0000, where the search for it
-//! begins, and the configuration table right behind it.
+//! begins; the configuration table is behind the other tables, where it has room.
 
 #![forbid(unsafe_code)]
 
-use vmmapi::{Gpa, Vm};
+use vmmapi::Vm;
 
 use super::ioapic::IoApic;
-use super::{FirmwareError, IO_APIC, LOCAL_APIC, SCI, TIMER_PIN};
-use crate::pci::bus::PciBus;
-
-/// Of the floating pointer.
-pub const BASE: Gpa = Gpa(0xf0000);
+use super::{
+    Description, FirmwareError, IO_APIC, LOCAL_APIC, MP_CONFIGURATION, MP_POINTER, SCI, TIMER_PIN,
+};
+use crate::pci::bus::IntxWire;
 
 const NAME: &str = "MP table";
 /// Version 1.4.
@@ -57,43 +56,39 @@ const ACTIVE_LOW_LEVEL: u16 = 0b11 | 0b11 << 2;
 const ALL_LOCAL_APICS: u8 = 0xff;
 
 /// Builds the table, if there is an I/O APIC to speak of.
-pub fn mptable_build(
-    vm: &Vm,
-    cpus: u16,
-    ioapic: Option<IoApic>,
-    pci: &PciBus,
-) -> Result<(), FirmwareError> {
-    let Some(ioapic) = ioapic else {
+pub fn mptable_build(vm: &Vm, machine: &Description<'_>) -> Result<(), FirmwareError> {
+    let Some(ioapic) = machine.ioapic else {
         return Ok(());
     };
-    if let Some((at, _)) = pci.functions().find(|(at, _)| at.bus != PCI_BUS) {
-        return Err(FirmwareError::PciBus(at));
+    let mut buses = machine.pci.buses().iter();
+    if let Some(bus) = buses.find(|bus| bus.number != PCI_BUS) {
+        return Err(FirmwareError::PciBus(bus.number));
     }
-    let cpus = super::cpu_count(NAME, cpus)?;
-    super::install(vm, NAME, BASE, &table(cpus, ioapic))
-}
-
-/// Floating pointer and configuration table.
-fn table(cpus: u8, ioapic: IoApic) -> Vec<u8> {
-    let entries = entries(cpus, ioapic);
-    let mut table = floating_pointer();
-    table.extend(header(&entries));
-    table.extend(entries.concat());
-    let config = table.split_at_mut(POINTER_LEN).1;
-    config[7] = super::checksum(config);
-    table
+    let cpus = super::cpu_count(NAME, machine.cpus)?;
+    let configuration = configuration(cpus, ioapic, machine.pci.intx_wires());
+    super::install(vm, NAME, MP_CONFIGURATION, &configuration)?;
+    super::install(vm, NAME, MP_POINTER, &floating_pointer())
 }
 
 /// 4.1.
 fn floating_pointer() -> Vec<u8> {
     let mut bytes = b"_MP_".to_vec();
-    bytes.extend((BASE.0 as u32 + POINTER_LEN as u32).to_le_bytes());
+    bytes.extend((MP_CONFIGURATION.start as u32).to_le_bytes());
     // Its length in units of 16 bytes, the revision, and a place for the checksum.
     bytes.extend([(POINTER_LEN / 16) as u8, SPEC_REVISION, 0]);
     // No default configuration, and virtual wire mode instead of an IMCR.
     bytes.extend([0; 5]);
     bytes[10] = super::checksum(&bytes);
     bytes
+}
+
+/// The configuration table with its checksum.
+fn configuration(cpus: u8, ioapic: IoApic, intx: &[IntxWire]) -> Vec<u8> {
+    let entries = entries(cpus, ioapic, intx);
+    let mut table = header(&entries);
+    table.extend(entries.concat());
+    table[7] = super::checksum(&table);
+    table
 }
 
 /// 4.2, without its checksum.
@@ -112,12 +107,13 @@ fn header(entries: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-fn entries(cpus: u8, ioapic: IoApic) -> Vec<Vec<u8>> {
+fn entries(cpus: u8, ioapic: IoApic, intx: &[IntxWire]) -> Vec<Vec<u8>> {
     let mut entries: Vec<_> = (0..cpus).map(processor).collect();
     entries.push(bus(PCI_BUS, b"PCI   "));
     entries.push(bus(ISA_BUS, b"ISA   "));
     entries.push(io_apic());
     entries.extend((0..ioapic.isa_pins()).map(isa_interrupt));
+    entries.extend(intx.iter().filter_map(pci_interrupt));
     // The 8259s at LINT0, NMI at LINT1 of every processor.
     for (lint, kind) in [(0, EXT_INT), (1, NMI)] {
         let source = (ISA_BUS, 0);
@@ -174,6 +170,14 @@ fn isa_interrupt(pin: u8) -> Vec<u8> {
     )
 }
 
+/// A slot's pin at the I/O APIC (appendix D.3): bits 2 to 6 are the slot, 0 and 1 the pin.
+/// A conforming interrupt of PCI is active low and level-triggered.
+fn pci_interrupt(wire: &IntxWire) -> Option<Vec<u8>> {
+    let source = (wire.bus, wire.slot << 2 | wire.pin);
+    let to = (IO_APIC_ID, wire.route.ioapic_pin?);
+    Some(interrupt(entry::IO_INTERRUPT, INT, CONFORMING, source, to))
+}
+
 /// From a bus' interrupt to an APIC's input (4.3.4, 4.3.5).
 fn interrupt(entry: u8, kind: u8, flags: u16, source: (u8, u8), to: (u8, u8)) -> Vec<u8> {
     let [low, high] = flags.to_le_bytes();
@@ -183,6 +187,7 @@ fn interrupt(entry: u8, kind: u8, flags: u16, source: (u8, u8), to: (u8, u8)) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pci::pirq::Route;
 
     fn sum(bytes: &[u8]) -> u8 {
         bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
@@ -196,12 +201,17 @@ mod tests {
         u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
     }
 
+    #[test]
+    fn the_pointer_is_whole_and_points_to_the_configuration() {
+        let pointer = floating_pointer();
+        assert_eq!(&pointer[..4], b"_MP_");
+        assert_eq!((pointer.len(), pointer[8]), (16, 1));
+        assert_eq!((sum(&pointer), pointer[9], pointer[11]), (0, 4, 0));
+        assert_eq!(u64::from(dword(&pointer, 4)), MP_CONFIGURATION.start);
+    }
+
     /// Takes the table apart as an operating system does.
-    fn parse(table: &[u8]) -> Vec<&[u8]> {
-        assert_eq!(&table[..4], b"_MP_");
-        let (pointer, config) = table.split_at(usize::from(table[8]) * 16);
-        assert_eq!((sum(pointer), pointer[9], pointer[11]), (0, 4, 0));
-        assert_eq!(dword(pointer, 4), 0xf0010);
+    fn parse(config: &[u8]) -> Vec<&[u8]> {
         assert_eq!(&config[..4], b"PCMP");
         assert_eq!(usize::from(word(config, 4)), config.len());
         assert_eq!(sum(config), 0);
@@ -221,7 +231,7 @@ mod tests {
     #[test]
     fn the_table_reads_back_for_any_number_of_vcpus() {
         for cpus in [1, 2, 4, 255] {
-            let table = table(cpus, IoApic { pins: 32 });
+            let table = configuration(cpus, IoApic { pins: 32 }, &[]);
             let entries = parse(&table);
             let of_type = |kind| entries.iter().filter(move |entry| entry[0] == kind);
             let ids: Vec<u8> = of_type(0).map(|entry| entry[1]).collect();
@@ -231,13 +241,13 @@ mod tests {
             assert!(of_type(0).all(|entry| entry[3] & 1 != 0));
             let counts = [1, 2, 3, 4].map(|kind| of_type(kind).count());
             assert_eq!(counts, [2, 1, 16, 2]);
-            assert!(BASE.0 + table.len() as u64 <= super::super::acpi::BASE.0);
+            assert!(table.len() as u64 <= MP_CONFIGURATION.end - MP_CONFIGURATION.start);
         }
     }
 
     #[test]
     fn the_timer_is_at_pin_2_and_the_sci_is_level_triggered() {
-        let table = table(1, IoApic { pins: 24 });
+        let table = configuration(1, IoApic { pins: 24 }, &[]);
         let entries = parse(&table);
         let pin = |pin| {
             let mut at = entries.iter().filter(|e| e[0] == 3 && e[7] == pin);
@@ -258,7 +268,33 @@ mod tests {
 
     #[test]
     fn an_io_apic_with_few_pins_gets_no_more_interrupts() {
-        let table = table(1, IoApic { pins: 4 });
+        let table = configuration(1, IoApic { pins: 4 }, &[]);
         assert_eq!(parse(&table).iter().filter(|e| e[0] == 3).count(), 4);
+    }
+
+    #[test]
+    fn pci_interrupts_are_wired_as_the_bus_says() {
+        let wire = |slot, pin, ioapic_pin| IntxWire {
+            bus: 0,
+            slot,
+            pin,
+            route: Route {
+                pirq: 0,
+                ioapic_pin,
+            },
+        };
+        let wires = [
+            wire(3, 0, Some(16)),
+            wire(31, 3, Some(23)),
+            wire(4, 0, None),
+        ];
+        let table = configuration(1, IoApic { pins: 32 }, &wires);
+        let entries = parse(&table);
+        let pci: Vec<_> = entries
+            .iter()
+            .filter(|e| e[0] == 3 && e[4] == 0)
+            .map(|e| (e[1], word(e, 2), e[5], e[6], e[7]))
+            .collect();
+        assert_eq!(pci, [(0, 0, 0x0c, 0, 16), (0, 0, 0x7f, 0, 23)]);
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::pci::bar::Windows;
+use crate::pci::pirq::Route;
 
 fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
@@ -18,14 +20,14 @@ fn qword(bytes: &[u8], at: usize) -> u64 {
 
 /// The table at a guest-physical address.
 fn at(image: &[u8], gpa: u64) -> &[u8] {
-    let offset = (gpa - BASE.0) as usize;
+    let offset = (gpa - RSDP_BASE.0) as usize;
     let len = dword(image, offset + 4) as usize;
     &image[offset..offset + len]
 }
 
 /// Every table by its signature; checks pointers and checksums on the way.
 fn follow(image: &[u8]) -> BTreeMap<String, &[u8]> {
-    assert!(BASE.0 + image.len() as u64 <= 1 << 20);
+    assert!(RSDP_BASE.0 + image.len() as u64 <= 1 << 20);
     assert_eq!(&image[..8], b"RSD PTR ");
     assert_eq!((image[15], sum(&image[..20]), sum(&image[..36])), (2, 0, 0));
     assert_eq!(dword(image, 20), 36);
@@ -66,6 +68,8 @@ fn bare() -> Hardware {
         hpet: None,
         com_ports: vec![0],
         lpc: None,
+        buses: Vec::new(),
+        intx: Vec::new(),
     }
 }
 
@@ -80,6 +84,31 @@ fn whole(cpus: u8) -> Hardware {
             slot: 31,
             function: 0,
         }),
+        buses: vec![bus(0)],
+        intx: vec![wire(0, 3, 0, 1, 16), wire(0, 31, 3, 7, 23)],
+    }
+}
+
+fn bus(number: u8) -> RootBus {
+    let offset = u64::from(number) << 16;
+    RootBus {
+        number,
+        windows: Windows {
+            io: 0x2000..0x2140,
+            memory32: 0xc000_0000 + offset..0xc030_0000 + offset,
+            memory64: 0x8_0000_0000..0x8_2000_0000,
+        },
+    }
+}
+
+fn wire(bus: u8, slot: u8, pin: u8, pirq: u8, ioapic_pin: u8) -> IntxWire {
+    let ioapic_pin = Some(ioapic_pin);
+    let route = Route { pirq, ioapic_pin };
+    IntxWire {
+        bus,
+        slot,
+        pin,
+        route,
     }
 }
 
@@ -88,7 +117,10 @@ fn without_kernel_devices_no_table_names_any() {
     let image = tables(&bare());
     let tables = follow(&image);
     let names: Vec<&str> = tables.keys().map(String::as_str).collect();
-    assert_eq!(names, ["DSDT", "FACP", "FACS", "RSDT", "XSDT"]);
+    assert_eq!(
+        names,
+        ["DSDT", "FACP", "FACS", "MCFG", "RSDT", "SPCR", "XSDT"]
+    );
     let fadt = tables["FACP"];
     assert_eq!((dword(fadt, 76), fadt[91]), (0, 0), "no ACPI timer");
     assert_eq!(fadt[109] & 0x28, 0x28, "neither MSI nor RTC");
@@ -169,4 +201,57 @@ fn kernel_devices_are_described() {
     assert!(contains(tables["DSDT"], &com2));
     // Name (_ADR, 0x1F0000)
     assert!(contains(tables["DSDT"], b"_ADR\x0c\x00\x00\x1f\x00"));
+}
+
+/// ACPICA's compiler takes each table apart and puts it together again; what it has to say
+/// about them, it would say in a guest too.
+#[test]
+fn acpica_has_no_complaint_about_any_table() {
+    let mut several_buses = whole(4);
+    several_buses.buses.push(bus(4));
+    several_buses.intx.push(wire(4, 1, 2, 3, 20));
+    let mut no_bridge = whole(2);
+    no_bridge.lpc = None;
+    for (name, hardware) in [
+        ("whole", whole(4)),
+        ("bare", bare()),
+        ("several_buses", several_buses),
+        ("no_bridge", no_bridge),
+    ] {
+        let directory = std::env::temp_dir().join(format!("acpi-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let image = tables(&hardware);
+        for (signature, table) in follow(&image) {
+            if matches!(signature.as_str(), "RSDT" | "XSDT") {
+                continue;
+            }
+            std::fs::write(directory.join(format!("{signature}.dat")), table).unwrap();
+            check_with_iasl(&directory, &signature);
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
+
+/// Disassembles SIGNATURE.dat and compiles the result, both without a warning.
+fn check_with_iasl(directory: &std::path::Path, signature: &str) {
+    for (option, suffix) in [("-d", "dat"), ("-we", "dsl")] {
+        let output = std::process::Command::new("iasl")
+            .current_dir(directory)
+            .args([option, &format!("{signature}.{suffix}")])
+            .output()
+            .expect("iasl (Debian: acpica-tools; make setup installs it)");
+        let text =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let complaint = text.lines().find(|line| {
+            let line = line.to_ascii_lowercase();
+            ["warning", "error", "invalid"]
+                .iter()
+                .any(|word| line.contains(word))
+                && !line.contains("0 errors, 0 warnings")
+        });
+        assert!(
+            output.status.success() && complaint.is_none(),
+            "{signature}: {text}"
+        );
+    }
 }
