@@ -150,7 +150,8 @@ impl<P: ApicMemory> LocalApic<P> {
         match entry.mode() {
             Some(DeliveryMode::Fixed) => self.fire_fixed(lvt, entry),
             Some(DeliveryMode::Nmi) => return Fired::Nmi,
-            Some(DeliveryMode::ExtInt) => self.extint = true,
+            // LINT0 is the 8259s' line: as long as it is high, `takes_extint` counts.
+            Some(DeliveryMode::ExtInt) => self.extint |= lvt != Lvt::Lint0,
             // There is no SMM; INIT through a pin is no way to reset a vcpu; the others
             // are reserved.
             Some(
@@ -165,15 +166,16 @@ impl<P: ApicMemory> LocalApic<P> {
     }
 
     /// The pins are INTR and NMI then (11.4.3). So they are while the APIC is disabled by
-    /// software only: that is how FreeBSD's vmm makes up for the firmware that would have
-    /// set up the virtual wire mode of the MP specification.
+    /// software only: that makes up for the firmware that would have set up the virtual
+    /// wire mode of the MP specification.
     fn fire_disabled(&mut self, lvt: Lvt) -> Fired {
         match lvt {
-            Lvt::Lint0 => self.extint = true,
-            Lvt::Lint1 => return Fired::Nmi,
-            Lvt::Timer | Lvt::Error | Lvt::Pmc | Lvt::Thermal | Lvt::Cmci => {}
+            Lvt::Lint1 => Fired::Nmi,
+            // LINT0: see `takes_extint`.
+            Lvt::Lint0 | Lvt::Timer | Lvt::Error | Lvt::Pmc | Lvt::Thermal | Lvt::Cmci => {
+                Fired::Nothing
+            }
         }
-        Fired::Nothing
     }
 
     fn fire_fixed(&mut self, lvt: Lvt, entry: LvtEntry) {
@@ -193,8 +195,9 @@ impl<P: ApicMemory> LocalApic<P> {
         }
     }
 
-    /// Whether the 8259s' INTR, which is LINT0, interrupts this vcpu now, or an ExtINT
-    /// message has come: then take a vector from them, and call [`Self::extint_taken`].
+    /// Whether this vcpu takes a vector from the 8259s while their INTR is high, because
+    /// LINT0 says so or an ExtINT message has come. Call [`Self::extint_taken`] then. Of
+    /// vcpus whose APIC is disabled it is the bootstrap processor.
     pub fn takes_extint(&self) -> bool {
         let lint0 = self.lvt.get(Lvt::Lint0);
         self.extint

@@ -124,7 +124,7 @@ pub struct LocalApic<P> {
     lvt: LvtEntries,
     errors: Errors,
     timer: Timer,
-    /// An ExtINT came as a message or on LINT0, and has not been taken.
+    /// An ExtINT came as a message, and has not been taken.
     extint: bool,
 }
 

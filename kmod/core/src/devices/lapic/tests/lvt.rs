@@ -70,6 +70,9 @@ fn nmi_and_extint_modes() {
         let _ = bench.write(offset, EXTINT | 0x20);
         assert!(!bench.local(lvt).nmi);
         assert_eq!(bench.apic.takes_extint(), has_mode, "{lvt:?}");
+        // Once; but LINT0 is a line.
+        bench.apic.extint_taken();
+        assert_eq!(bench.apic.takes_extint(), lvt == Lvt::Lint0, "{lvt:?}");
         if has_mode {
             assert_eq!(bench.vectors(IRR), []);
         }
@@ -151,10 +154,20 @@ fn the_pins_of_a_disabled_apic_are_intr_and_nmi() {
     hardware.apic.set_apic_base(base & !(1 << 11)).unwrap();
     for mut bench in [software, hardware] {
         assert!(bench.local(Lvt::Lint1).nmi);
-        assert!(!bench.apic.takes_extint());
         assert!(!bench.local(Lvt::Lint0).nmi);
-        assert!(bench.apic.takes_extint());
         assert!(!bench.local(Lvt::Thermal).nmi);
+        assert!(!bench.apic.takes_extint(), "only the BSP");
+    }
+    let mut bsp = Bench::new(0);
+    for _ in 0..2 {
+        assert!(!bsp.apic.takes_extint());
+        let base = bsp.apic.apic_base();
+        bsp.apic.set_apic_base(base & !(1 << 11)).unwrap();
+        assert!(bsp.apic.takes_extint());
+        bsp.apic.set_apic_base(base).unwrap();
+        assert!(bsp.apic.takes_extint(), "disabled by software");
+        bsp.local(Lvt::Lint0);
+        bsp.enable();
     }
 }
 
