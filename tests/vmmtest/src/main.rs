@@ -5,6 +5,7 @@
 
 mod abi;
 mod devices;
+mod emulate;
 mod exits;
 mod lifecycle;
 mod machine;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let tests = [
         exits::TESTS,
+        emulate::TESTS,
         registers::TESTS,
         memory::TESTS,
         abi::TESTS,
