@@ -100,7 +100,8 @@ fn serve(
         } => {
             let frozen = locked.vcpu();
             let vm_exit = run::run(vm, frozen)?;
-            copyout(&abi::encode_exit(&vm_exit), exit)?;
+            let bytes = abi::encode_exit(&vm_exit);
+            copyout(&bytes[..abi::exit_len(&vm_exit.kind)], exit)?;
             if let ExitKind::Ipi { .. } = vm_exit.kind {
                 copyout_cpuset(&frozen.vcpu.ipi_targets, cpuset, cpuset_size)?;
             }

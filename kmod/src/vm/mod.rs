@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use spin::Once;
 use vmm_core::cpu::cpuid::CpuidPolicy;
 use vmm_core::cpu::msr::MsrState;
 use vmm_core::devices::lapic::APIC_BASE;
@@ -51,7 +52,7 @@ pub struct Vm {
     suspend: Arc<AtomicU32>,
     backend: Box<dyn VmOps>,
     cpuid: SpinLock<Arc<CpuidPolicy>>,
-    vcpus: SpinLock<Box<[Option<Arc<Vcpu>>]>>,
+    vcpus: Box<[Once<Arc<Vcpu>>]>,
     creation: SxLock<Creation>,
 }
 
@@ -77,7 +78,7 @@ impl Vm {
         }
         let active = Arc::new(CpuSet::new());
         let mut vcpus = Vec::new();
-        vcpus.resize_with(usize::from(max_vcpus), || None);
+        vcpus.resize_with(usize::from(max_vcpus), Once::new);
         Ok(Self {
             name,
             backend: backend_vm,
@@ -90,30 +91,28 @@ impl Vm {
             halted: CpuSet::new(),
             suspend: Arc::new(AtomicU32::new(0)),
             cpuid: SpinLock::new(Arc::new(backend.cpuid_policy())),
-            vcpus: SpinLock::new(vcpus.into_boxed_slice()),
+            vcpus: vcpus.into_boxed_slice(),
             creation: SxLock::new(c"vm vcpus", Creation { dying: false })?,
         })
     }
 
     pub fn max_vcpus(&self) -> u16 {
         // Made from a u16 in new().
-        self.vcpus.lock().len() as u16
+        self.vcpus.len() as u16
     }
 
     /// The vcpu with that number, made if it doesn't exist yet. EINVAL when the number is
     /// out of range or the VM is being destroyed.
-    pub fn vcpu(&self, id: VcpuId) -> Result<Arc<Vcpu>, Errno> {
-        if id.0 >= self.max_vcpus() {
-            return Err(Errno::EINVAL);
-        }
-        if let Some(vcpu) = self.existing(id) {
+    pub fn vcpu(&self, id: VcpuId) -> Result<&Arc<Vcpu>, Errno> {
+        let slot = self.vcpus.get(id.index()).ok_or(Errno::EINVAL)?;
+        if let Some(vcpu) = slot.get() {
             return Ok(vcpu);
         }
         let creation = self.creation.write();
         if creation.dying {
             return Err(Errno::EINVAL);
         }
-        if let Some(vcpu) = self.existing(id) {
+        if let Some(vcpu) = slot.get() {
             return Ok(vcpu);
         }
         let vcpu = Arc::new(Vcpu::new(
@@ -123,16 +122,14 @@ impl Vm {
             self.suspend.clone(),
         )?);
         self.devices.connect(vcpu.link());
-        self.vcpus.lock()[id.index()] = Some(vcpu.clone());
-        Ok(vcpu)
+        Ok(slot.call_once(|| vcpu))
     }
 
     /// Calls `f` with every vcpu there is locked, and none made meanwhile.
     pub fn lock_all<R>(&self, f: impl FnOnce(&mut AllFrozen<'_>) -> R) -> R {
         let creation = self.creation.write();
-        let vcpus = self.existing_vcpus();
         let mut all = AllFrozen {
-            vcpus: vcpus.iter().map(|vcpu| vcpu.lock()).collect(),
+            vcpus: self.existing().map(|vcpu| vcpu.lock()).collect(),
             _creation: creation,
         };
         f(&mut all)
@@ -195,10 +192,7 @@ impl Vm {
         match id {
             None => {
                 self.debug.copy_from(&self.active);
-                for vcpu in self
-                    .existing_vcpus()
-                    .iter()
-                    .filter(|v| self.active.contains(v.id))
+                for vcpu in self.existing().filter(|v| self.active.contains(v.id))
                 {
                     vcpu.requests.debug.store(true, Ordering::SeqCst);
                     vcpu.notify();
@@ -226,7 +220,7 @@ impl Vm {
             self.vcpu(id)?.requests.debug.store(false, Ordering::SeqCst);
         } else {
             self.debug.clear();
-            for vcpu in self.existing_vcpus() {
+            for vcpu in self.existing() {
                 vcpu.requests.debug.store(false, Ordering::SeqCst);
             }
         }
@@ -262,19 +256,12 @@ impl Vm {
         self.halted.same_as(&self.active)
     }
 
-    fn existing(&self, id: VcpuId) -> Option<Arc<Vcpu>> {
-        self.vcpus.lock().get(id.index())?.clone()
-    }
-
-    fn existing_vcpus(&self) -> Vec<Arc<Vcpu>> {
-        // Room first: no allocation under the spin lock.
-        let mut vcpus = Vec::with_capacity(usize::from(self.max_vcpus()));
-        vcpus.extend(self.vcpus.lock().iter().flatten().cloned());
-        vcpus
+    fn existing(&self) -> impl Iterator<Item = &Arc<Vcpu>> {
+        self.vcpus.iter().filter_map(Once::get)
     }
 
     fn notify_active(&self) {
-        for vcpu in self.existing_vcpus() {
+        for vcpu in self.existing() {
             if self.active.contains(vcpu.id) {
                 vcpu.notify();
             }

@@ -27,7 +27,9 @@ const TICK_NS: u64 = 1_000_000;
 enum Handled {
     /// The guest goes on.
     Continue,
-    /// Userland gets it.
+    /// Userland gets it as it is.
+    Userlands,
+    /// Userland gets this instead.
     Return(VmExit),
 }
 
@@ -61,8 +63,9 @@ pub fn run(vm: &Vm, frozen: &mut Frozen<'_>) -> Result<VmExit, Errno> {
         };
         let exit = contents.backend.run(contents.next_rip, &mut env);
         contents.next_rip = exit.rip.wrapping_add(u64::from(exit.inst_length));
-        match handle(vm, frozen, exit)? {
+        match handle(vm, frozen, &exit)? {
             Handled::Continue => {}
+            Handled::Userlands => break exit,
             Handled::Return(exit) => break exit,
         }
     };
@@ -70,7 +73,8 @@ pub fn run(vm: &Vm, frozen: &mut Frozen<'_>) -> Result<VmExit, Errno> {
     Ok(exit)
 }
 
-fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Errno> {
+/// `exit` by reference: it is long, and most go on to userland.
+fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: &VmExit) -> Result<Handled, Errno> {
     match exit.kind {
         ExitKind::Hlt { rflags, .. } => {
             frozen.contents.halted = Some(Halted {
@@ -86,12 +90,12 @@ fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Err
             let data = gla.is_some() || Device::at(gpa).is_some();
             match access {
                 Access::Read | Access::Write if data => {
-                    inst_emul(vm, frozen, exit, gpa, gla.unwrap_or(Gla(0)))
+                    inst_emul(vm, frozen, *exit, gpa, gla.unwrap_or(Gla(0)))
                 }
                 // Code or page tables where there is no memory: no instruction to emulate.
                 Access::Read | Access::Write | Access::Execute => Ok(Handled::Return(VmExit {
                     kind: ExitKind::Vmx(no_memory(gpa, access)),
-                    ..exit
+                    ..*exit
                 })),
             }
         }
@@ -102,7 +106,7 @@ fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Err
                 Ok(()) => how,
                 Err(_) => vm.suspend_request().unwrap_or(how),
             };
-            Ok(wait_for_suspend(vm, frozen, exit, how))
+            Ok(wait_for_suspend(vm, frozen, *exit, how))
         }
         ExitKind::Monitor | ExitKind::Mwait | ExitKind::Vminsn => {
             // Not offered by CPUID, and VMX is never on in the guest: #UD (SDM vol. 3C, 26.1.2).
@@ -113,10 +117,10 @@ fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Err
             // A reschedule alone is served here; a signal or AST goes back to userland.
             match thread::yield_now() {
                 Ok(()) => Ok(Handled::Continue),
-                Err(_) => Ok(Handled::Return(exit)),
+                Err(_) => Ok(Handled::Userlands),
             }
         }
-        ExitKind::Ipi { .. } => Ok(match platform::ipi(vm, frozen, exit)? {
+        ExitKind::Ipi { .. } => Ok(match platform::ipi(vm, frozen, *exit)? {
             Some(exit) => Handled::Return(exit),
             None => Handled::Continue,
         }),
@@ -135,7 +139,7 @@ fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: VmExit) -> Result<Handled, Err
         | ExitKind::Reqidle
         | ExitKind::Debug
         | ExitKind::Bpt { .. }
-        | ExitKind::Db { .. } => Ok(Handled::Return(exit)),
+        | ExitKind::Db { .. } => Ok(Handled::Userlands),
     }
 }
 

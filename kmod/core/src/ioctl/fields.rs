@@ -53,6 +53,7 @@ pub(super) fn array<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
 }
 
 /// Stores `bytes` at `at`.
+#[inline(always)]
 pub(super) fn store(data: &mut [u8], at: usize, bytes: &[u8]) {
     data[at..at + bytes.len()].copy_from_slice(bytes);
 }

@@ -25,7 +25,7 @@ mod tests;
 pub use ctl::{CtlRequest, decode_ctl};
 pub use decode::decode;
 pub use encode::{Reply, Timeval, encode};
-pub use exit::{VM_EXIT_SIZE, encode_exit};
+pub use exit::{VM_EXIT_SIZE, encode_exit, exit_len};
 pub use name::{SegName, VmName};
 pub use request::*;
 pub use table::{Availability, Command, Entry, Privilege, TABLE, VcpuLock, lookup};
