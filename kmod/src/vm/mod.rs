@@ -192,8 +192,7 @@ impl Vm {
         match id {
             None => {
                 self.debug.copy_from(&self.active);
-                for vcpu in self.existing().filter(|v| self.active.contains(v.id))
-                {
+                for vcpu in self.existing().filter(|v| self.active.contains(v.id)) {
                     vcpu.requests.debug.store(true, Ordering::SeqCst);
                     vcpu.notify();
                 }
