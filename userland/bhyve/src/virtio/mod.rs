@@ -23,6 +23,9 @@ pub mod queue;
 pub mod rnd;
 pub mod transport;
 
+#[cfg(test)]
+pub mod tests;
+
 /// Feature bits that belong to rings and transport (6).
 pub mod feature {
     /// A request may be divided into descriptors in any way (2.7.4.3, legacy drivers).

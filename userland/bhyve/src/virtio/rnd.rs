@@ -69,3 +69,42 @@ pub fn virtio_rnd(text: &str, context: DeviceContext) -> Result<Arc<dyn PciDevic
     let threads = format!("rnd-{}:{}", context.at.slot, context.at.function);
     Ok(VirtioFunction::new(Box::new(Random), context, &threads)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::tests::guest::{Guest, Version, into, out};
+
+    #[test]
+    fn each_request_gets_other_numbers_up_to_a_limit() {
+        for version in [Version::Legacy, Version::Modern] {
+            let g = Guest::new(version, virtio_rnd, "");
+            let mut ring = g.start(0);
+            let (a, b) = (g.room(32, 1), g.room(32, 1));
+            assert_eq!(ring.request(&g, &[into(a, 16), into(b, 16)]), 32);
+            let first = [g.bytes(a, 16), g.bytes(b, 16)];
+            assert_eq!(ring.request(&g, &[into(a, 32)]), 32);
+            assert_ne!(g.bytes(a, 16), first[0]);
+            assert_ne!(first[0], first[1]);
+            let large = g.room(1 << 20, 1);
+            assert_eq!(ring.request(&g, &[into(large, 1 << 20)]), MOST as u32);
+        }
+    }
+
+    #[test]
+    fn a_request_with_something_to_read_or_nothing_to_write_is_a_mistake() {
+        let g = Guest::new(Version::Modern, virtio_rnd, "");
+        let at = g.room(8, 1);
+        for parts in [
+            &[out(at, 8)][..],
+            &[out(at, 4), into(at, 4)],
+            &[into(at, 0)],
+        ] {
+            let mut ring = g.start(0);
+            ring.send(&g, parts);
+            g.wait_for_needs_reset();
+        }
+        let refused = Guest::try_new(Version::Modern, virtio_rnd, "fast", false);
+        assert!(refused.err().unwrap().contains("\"fast\""));
+    }
+}

@@ -372,3 +372,6 @@ pub fn virtio_blk(text: &str, context: DeviceContext) -> Result<Arc<dyn PciDevic
     let threads = format!("blk-{}:{}", context.at.slot, context.at.function);
     Ok(VirtioFunction::new(Box::new(block), context, &threads)?)
 }
+
+#[cfg(test)]
+mod tests;
