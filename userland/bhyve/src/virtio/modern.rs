@@ -193,10 +193,10 @@ impl Transport {
                     queue.vector = vector;
                 }
             }
-            (QUEUE_ENABLE, Width::Word) if value == 1 => {
-                if state.selected().is_some_and(|queue| queue.ring.is_none()) {
-                    self.enable_queue(state);
-                }
+            (QUEUE_ENABLE, Width::Word)
+                if value == 1 && state.selected().is_some_and(|queue| queue.ring.is_none()) =>
+            {
+                self.enable_queue(state);
             }
             (QUEUE_SIZE.., _) => place_queue(&mut state, register, width, value),
             // The rest is read-only, or no register.
