@@ -184,11 +184,12 @@ impl Hpet {
     }
 
     fn set_config(&mut self, value: u64, now: Nanos) {
-        self.base = self.counter(now);
-        self.base_time = now;
+        let counter = self.counter(now);
         let was_enabled = self.is_enabled();
         self.config = value & (ENABLE_CNF | LEG_RT_CNF);
-        if !was_enabled && self.is_enabled() {
+        if was_enabled != self.is_enabled() {
+            self.base = counter;
+            self.base_time = now;
             self.catch_up_periods(now);
         }
     }

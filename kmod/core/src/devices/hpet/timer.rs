@@ -9,6 +9,8 @@ pub struct Timer {
     /// In periodic mode the next value; it moves on by `period`.
     comparator: u64,
     period: u64,
+    /// A value set with VAL_SET, until the period is written by itself.
+    first: Option<u64>,
     /// The FSB interrupt route register: the data below, the address above.
     fsb: u64,
     /// The line that its status bit holds.
@@ -42,6 +44,7 @@ impl Timer {
             config: INT_ROUTE_CAP | FSB_INT_DEL_CAP | SIZE_CAP | PER_INT_CAP,
             comparator: u64::MAX,
             period: 0,
+            first: None,
             fsb: 0,
             line: None,
         }
@@ -66,6 +69,7 @@ impl Timer {
         }
         if !self.is_periodic() {
             self.period = 0;
+            self.first = None;
         }
         self.comparator &= self.width();
         self.period &= self.width();
@@ -74,13 +78,17 @@ impl Timer {
     /// A store to the comparator: `merge` makes the new register of the old. In periodic
     /// mode it is the period, and the next value too if VAL_SET says so.
     pub fn set_comparator(&mut self, merge: impl Fn(u64) -> u64) {
-        if self.is_periodic() {
-            self.period = merge(self.period) & self.width();
-            if self.config & VAL_SET != 0 {
-                self.comparator = merge(self.comparator) & self.width();
-            }
-        } else {
+        if !self.is_periodic() {
             self.comparator = merge(self.comparator) & self.width();
+        } else if self.config & VAL_SET != 0 {
+            self.period = merge(self.period) & self.width();
+            self.comparator = merge(self.comparator) & self.width();
+            self.first = Some(self.comparator);
+        } else {
+            self.period = merge(self.period) & self.width();
+            // The value may have been passed with the first store's period, which wasn't
+            // meant as one.
+            self.comparator = self.first.take().unwrap_or(self.comparator);
         }
         self.config &= !VAL_SET;
     }
