@@ -1,6 +1,7 @@
-//! Where a console's bytes go and come from: standard input and output, or a file of the
-//! host (a terminal device, one end of nmdm(4), a pipe, a plain file for output only). A
-//! terminal is put into raw mode; a dead backend loses output, with one line about it.
+//! Where a console's bytes go and come from: standard input and output, a file of the host
+//! (a terminal device, one end of nmdm(4), a pipe, a plain file for output only), or a
+//! connection ([`tcp`]). A terminal is put into raw mode; a dead backend loses output, with
+//! one line about it.
 
 #![forbid(unsafe_code)]
 
@@ -9,15 +10,19 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use self::tcp::TcpServer;
 use crate::platform;
+
+pub mod tcp;
 
 /// Why a backend can't be opened.
 #[derive(Debug)]
 pub enum BackendError {
-    NotYet { kind: &'static str },
+    TcpAddress(String),
     NotAPath(String),
     StdioTaken,
     Io { path: String, error: io::Error },
@@ -26,11 +31,16 @@ pub enum BackendError {
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotYet { kind } => write!(f, "{kind} as a console is not part of this version"),
+            Self::TcpAddress(text) => write!(
+                f,
+                "'{text}' is no address to listen at: tcp=address:port is wanted, both as \
+                 numbers, an IPv6 address in brackets"
+            ),
             Self::NotAPath(text) => {
                 write!(
                     f,
-                    "'{text}' is neither stdio nor the absolute path of a terminal or file"
+                    "'{text}' is neither stdio, tcp=address:port nor the absolute path of a \
+                     terminal or file"
                 )
             }
             Self::StdioTaken => f.write_str("stdio is used by another console already"),
@@ -40,7 +50,14 @@ impl fmt::Display for BackendError {
 }
 
 /// One open backend. Reading and writing go on in parallel.
-pub struct Backend {
+pub struct Backend(Kind);
+
+enum Kind {
+    Files(Files),
+    Tcp(Arc<TcpServer>),
+}
+
+struct Files {
     name: String,
     input: Option<File>,
     output: File,
@@ -51,15 +68,13 @@ pub struct Backend {
 static STDIO_TAKEN: AtomicBool = AtomicBool::new(false);
 
 impl Backend {
-    /// From a device option's text: `stdio` or a path.
+    /// From a device option's text: `stdio`, `tcp=address:port` or a path.
     pub fn open(spec: &str) -> Result<Self, BackendError> {
         if spec == "stdio" {
             return Self::stdio();
         }
-        if spec.starts_with("tcp=") {
-            return Err(BackendError::NotYet {
-                kind: "a TCP socket",
-            });
+        if let Some(address) = spec.strip_prefix("tcp=") {
+            return Self::tcp(address);
         }
         if !spec.starts_with('/') {
             return Err(BackendError::NotAPath(spec.to_owned()));
@@ -84,12 +99,24 @@ impl Backend {
         if file.is_terminal() {
             platform::make_raw(file.as_fd()).map_err(failed)?;
         }
-        Ok(Self {
+        Ok(Self(Kind::Files(Files {
             name: spec.to_owned(),
             input,
             output: file,
             broken: AtomicBool::new(false),
-        })
+        })))
+    }
+
+    fn tcp(address: &str) -> Result<Self, BackendError> {
+        let address = address
+            .parse()
+            .map_err(|_| BackendError::TcpAddress(address.to_owned()))?;
+        let failed = |error| BackendError::Io {
+            path: format!("tcp={address}"),
+            error,
+        };
+        let (server, _) = TcpServer::start(address).map_err(failed)?;
+        Ok(Self(Kind::Tcp(server)))
     }
 
     fn stdio() -> Result<Self, BackendError> {
@@ -107,28 +134,45 @@ impl Backend {
         // Duplicates, past the buffers of std: what the guest sends is out at once.
         let input = stdin.as_fd().try_clone_to_owned().map_err(failed)?;
         let output = stdout.as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(Self {
+        Ok(Self(Kind::Files(Files {
             name: "stdio".to_owned(),
             input: Some(input.into()),
             output: output.into(),
             broken: AtomicBool::new(false),
-        })
+        })))
     }
 
     /// From a descriptor that is open for both.
     pub fn of_stream(name: &str, stream: OwnedFd) -> Self {
         let output = File::from(stream);
         let input = output.try_clone().ok();
-        Self {
+        Self(Kind::Files(Files {
             name: name.to_owned(),
             input,
             output,
             broken: AtomicBool::new(false),
-        }
+        }))
     }
 
     /// Waits for input. 0 at its end, or when it fails.
     pub fn read(&self, buffer: &mut [u8]) -> usize {
+        match &self.0 {
+            Kind::Files(files) => files.read(buffer),
+            Kind::Tcp(server) => server.read(buffer),
+        }
+    }
+
+    /// Writes all of it, unless the backend is dead.
+    pub fn write(&self, bytes: &[u8]) {
+        match &self.0 {
+            Kind::Files(files) => files.write(bytes),
+            Kind::Tcp(server) => server.write(bytes),
+        }
+    }
+}
+
+impl Files {
+    fn read(&self, buffer: &mut [u8]) -> usize {
         let Some(mut input) = self.input.as_ref() else {
             return 0;
         };
@@ -145,8 +189,7 @@ impl Backend {
         }
     }
 
-    /// Writes all of it, unless the backend is dead.
-    pub fn write(&self, mut bytes: &[u8]) {
+    fn write(&self, mut bytes: &[u8]) {
         let mut output = &self.output;
         while !bytes.is_empty() {
             match output.write(bytes) {
@@ -184,7 +227,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_opened_is_named() {
-        assert!(refusal("tcp=127.0.0.1:5000").contains("TCP"));
+        for address in [
+            "tcp=localhost:5000",
+            "tcp=127.0.0.1",
+            "tcp=::1:5000",
+            "tcp=",
+        ] {
+            assert!(
+                refusal(address).contains("no address to listen at"),
+                "{address}"
+            );
+        }
         assert!(refusal("guest.log").contains("'guest.log'"));
         assert!(refusal("/nonexistent/tty").starts_with("/nonexistent/tty: "));
     }
