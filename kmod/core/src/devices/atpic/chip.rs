@@ -8,7 +8,7 @@ use crate::types::Vector;
 pub struct Chip {
     state: State,
     lines: [Line; 8],
-    /// Edges that were not acknowledged yet.
+    /// Edges of edge-triggered inputs that were not acknowledged yet.
     latched: u8,
     /// Inputs that are level-triggered.
     elcr: u8,
@@ -95,7 +95,8 @@ impl Chip {
     }
 
     pub fn drive(&mut self, input: u8, drive: Drive) {
-        if self.lines[usize::from(input)].drive(drive) {
+        let rises = self.lines[usize::from(input)].drive(drive);
+        if rises && self.elcr & 1 << input == 0 {
             self.latched |= 1 << input;
         }
     }
@@ -110,7 +111,7 @@ impl Chip {
 
     pub fn set_elcr(&mut self, elcr: u8) {
         self.elcr = elcr;
-        // A level doesn't outlive its line.
+        // A level-triggered request ends with its line.
         self.latched &= !elcr;
     }
 

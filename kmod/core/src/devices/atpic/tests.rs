@@ -136,11 +136,12 @@ fn a_single_8259_has_no_icw3_and_no_slave() {
     let mut p = Pair::new();
     p.out(0x20, 0x13);
     p.out(0x21, 0x30);
-    p.out(0x21, 1);
+    p.out(0x21, AEOI | 1);
     p.out(0x21, 0);
     p.pulse(9);
     // The slave's output is there, but as an ordinary input.
     assert_eq!(p.inta(), Some(0x32));
+    assert_eq!(p.isr(0x20), 0, "the word after ICW2 was ICW4");
 }
 
 #[test]
@@ -242,6 +243,8 @@ fn in_special_fully_nested_mode_it_does_not_wait() {
     assert_eq!(p.inta(), None, "and so do the master's");
     p.pulse(1);
     assert_eq!(p.inta(), Some(0x21));
+    p.pulse(1);
+    assert_eq!(p.inta(), None, "IR1 has no slave");
 }
 
 #[test]
@@ -447,6 +450,21 @@ fn a_level_interrupts_as_long_as_it_is_held() {
     p.drive(10, Drive::Deassert);
     assert_eq!(p.inta(), None);
     assert_eq!(p.irr(0xa0), 0);
+}
+
+#[test]
+fn a_level_that_ends_before_its_acknowledge_is_gone() {
+    let mut p = Pair::new();
+    p.drive(5, Drive::Assert);
+    p.drive(5, Drive::Deassert);
+    assert_eq!(p.irr(0x20), 1 << 5, "an edge is latched");
+    p.out(0x4d0, 1 << 5);
+    assert_eq!(p.irr(0x20), 0);
+    p.drive(5, Drive::Assert);
+    assert!(p.0.intr());
+    p.drive(5, Drive::Deassert);
+    p.pulse(5);
+    assert!(!p.0.intr());
 }
 
 #[test]

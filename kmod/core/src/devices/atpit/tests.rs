@@ -265,6 +265,15 @@ fn a_count_of_0_is_the_largest() {
 }
 
 #[test]
+fn a_periodic_count_of_1_is_2() {
+    for (mode, waves) in [(MODE[2], "##_#_#_#"), (MODE[3], "##_#_#_#")] {
+        let mut c = counter(mode);
+        load(&mut c, 1, 0);
+        assert_eq!(wave(&c, 0..8), waves);
+    }
+}
+
+#[test]
 fn bcd_counts_in_decimal() {
     let mut c = counter(MODE[0] | BCD);
     load(&mut c, 0x1000, 0);

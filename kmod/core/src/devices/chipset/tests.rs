@@ -211,12 +211,26 @@ fn intr_falls_with_each_acknowledge() {
     b.outb(0x20, 0x20);
     assert_eq!(b.inta(), Some(0x24));
     assert_eq!(b.out.intr, [true, false, true, false]);
-    // With a request left that may interrupt at once, it rises again.
-    b.chipset.isa_pulse(3, -1, &mut b.out).unwrap();
     b.chipset.isa_pulse(0, -1, &mut b.out).unwrap();
     b.outb(0x20, 0x0c);
     assert_eq!(b.inb(0x20), 0x80, "polled");
     assert_eq!(b.out.intr[4..], [true, false]);
+}
+
+#[test]
+fn intr_rises_again_for_a_request_that_is_left() {
+    let mut b = Bench::initialized();
+    b.outb(0x20, 0x11);
+    for value in [0x20, 4, 3] {
+        b.outb(0x21, value);
+    }
+    b.chipset.isa_pulse(4, -1, &mut b.out).unwrap();
+    b.chipset.isa_pulse(1, -1, &mut b.out).unwrap();
+    // With automatic EOI the next may follow at once.
+    assert_eq!(b.inta(), Some(0x21));
+    assert_eq!(b.out.intr, [true, false, true]);
+    assert_eq!(b.inta(), Some(0x24));
+    assert_eq!(b.out.intr[3..], [false]);
 }
 
 #[test]
