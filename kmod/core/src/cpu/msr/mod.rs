@@ -116,7 +116,11 @@ impl MsrState {
             // Lock.
             IA32_FEATURE_CONTROL => 1,
             IA32_TSC_ADJUST => self.tsc_adjust,
-            IA32_PLATFORM_ID | IA32_BIOS_SIGN_ID | IA32_MCG_CAP | IA32_MCG_STATUS => 0,
+            IA32_PLATFORM_ID
+            | IA32_BIOS_SIGN_ID
+            | IA32_MCG_CAP
+            | IA32_MCG_STATUS
+            | MSR_MISC_FEATURES_ENABLES => 0,
             MSR_PLATFORM_INFO => {
                 // Maximum non-turbo ratio in 15:8, maximum efficiency ratio in 47:40.
                 let ratio = tsc_ratio(ctx.tsc_hz);
@@ -142,6 +146,7 @@ impl MsrState {
                 return MsrAnswer::TscOffset(ctx.tsc_offset.wrapping_add(delta));
             }
             IA32_BIOS_UPDT_TRIG | IA32_BIOS_SIGN_ID | IA32_MCG_STATUS => true,
+            MSR_MISC_FEATURES_ENABLES => value == 0,
             IA32_MISC_ENABLE => {
                 // Another bit is a feature that isn't there: userland's to decide.
                 if (value ^ MISC_ENABLE) & !MISC_ENABLE_XD_DISABLE != 0 {

@@ -11,6 +11,7 @@ pub const IA32_TSC_ADJUST: u32 = 0x3b;
 pub const IA32_BIOS_UPDT_TRIG: u32 = 0x79;
 pub const IA32_BIOS_SIGN_ID: u32 = 0x8b;
 pub const MSR_PLATFORM_INFO: u32 = 0xce;
+pub const MSR_MISC_FEATURES_ENABLES: u32 = 0x140;
 pub const IA32_SYSENTER_CS: u32 = 0x174;
 pub const IA32_SYSENTER_ESP: u32 = 0x175;
 pub const IA32_SYSENTER_EIP: u32 = 0x176;
@@ -114,6 +115,8 @@ pub const POLICY: &[Row] = &[
     one(mtrr::MTRRCAP, Emulated, "IA32_MTRRCAP"),
     one(0x10a, Absent, "IA32_ARCH_CAPABILITIES"),
     one(0x10b, Absent, "IA32_FLUSH_CMD"),
+    // No CPUID faulting, no MONITOR outside of ring 0. Linux writes what it reads.
+    one(MSR_MISC_FEATURES_ENABLES, Emulated, "MSR_MISC_FEATURES_ENABLES"),
     one(IA32_SYSENTER_CS, Vmcs, "IA32_SYSENTER_CS"),
     one(IA32_SYSENTER_ESP, Vmcs, "IA32_SYSENTER_ESP"),
     one(IA32_SYSENTER_EIP, Vmcs, "IA32_SYSENTER_EIP"),
