@@ -93,7 +93,7 @@ pub fn vmx_vminit(ept: Arc<EptSpace>) -> Result<Box<dyn VmOps>, Errno> {
 
 impl VmOps for VtxVm {
     fn apic_access_page(&self) -> Option<Hpa> {
-        None
+        self.0.apic_access.as_ref().map(Pages::hpa)
     }
 
     fn vcpu_init(&self, id: VcpuId, apic_page: Hpa) -> Result<Box<dyn VcpuOps>, Errno> {
