@@ -13,8 +13,6 @@ pub fn option(name: char) -> Option<&'static str> {
         'K' => "a keyboard layout: there is no keyboard, which",
         'n' => "a NUMA domain",
         'r' => "restoring a snapshot",
-        'U' => "SMBIOS, and so its UUID,",
-        'u' => "the RTC, and so its keeping UTC,",
         'B' => "2013's breakpoint at the first entry",
         'g' => "2013's debug port 0x224",
         'z' => "2013's guest clock frequency",

@@ -11,6 +11,7 @@ use cli::getopt::{self, Getopt};
 use cli::number::parse_within;
 use cli::size::{SizeError, parse_memsize};
 
+use crate::firmware::smbios::{Uuid, UuidError};
 use crate::not_yet;
 use crate::pci::Bdf;
 use crate::pci::registry::{self, DeviceType};
@@ -78,6 +79,10 @@ pub struct Options {
     pub virtio_msi: bool,
     /// Without -Y.
     pub mptable: bool,
+    /// -U.
+    pub uuid: Option<Uuid>,
+    /// -u.
+    pub utc: bool,
 }
 
 /// What the command line asks for.
@@ -101,6 +106,7 @@ pub enum OptionError {
         error: SizeError,
     },
     Cpu(CpuError),
+    Uuid(String),
     Slot {
         text: String,
         why: &'static str,
@@ -124,6 +130,7 @@ impl OptionError {
             Self::Getopt(_) | Self::Usage => 1,
             Self::Slot { .. } | Self::SlotTaken(_) | Self::UnknownDevice { .. } => 4,
             Self::ComTaken(_) | Self::NotYet { .. } => 4,
+            Self::Uuid(_) => 4,
             Self::MemSize { .. } | Self::Cpu(_) => 64,
         }
     }
@@ -136,6 +143,7 @@ impl fmt::Display for OptionError {
             Self::Usage => f.write_str("one VM name is wanted after the options"),
             Self::MemSize { text, error } => write!(f, "invalid memsize '{text}': {error}"),
             Self::Cpu(error) => error.fmt(f),
+            Self::Uuid(text) => write!(f, "-U: '{text}': {UuidError}"),
             Self::Slot { text, why } => write!(f, "invalid PCI slot info field \"{text}\": {why}"),
             Self::SlotTaken(at) => write!(f, "PCI slot {at} is occupied already"),
             Self::UnknownDevice { name, option } => {
@@ -187,6 +195,8 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
         com_ports: Vec::new(),
         virtio_msi: false,
         mptable: true,
+        uuid: None,
+        utc: false,
     };
     let mut getopt = Getopt::new(args, OPTSTRING);
     while let Some(option) = getopt.next() {
@@ -219,6 +229,11 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
                 Some(slot) => options.add_legacy_device(slot)?,
                 None => options.wired = true,
             },
+            'u' => options.utc = true,
+            'U' => {
+                let uuid = Uuid::parse(arg).map_err(|_| OptionError::Uuid(arg.to_owned()))?;
+                options.uuid = Some(uuid);
+            }
             'w' => options.strict_msr = false,
             'W' => options.virtio_msi = true,
             'x' => options.apic = ApicMode::X2Apic,
@@ -414,6 +429,11 @@ mod tests {
         assert!(!o.wired);
         assert!(o.mptable);
         assert!(!run("-AY guest0").mptable);
+        assert!(!o.utc && run("-u guest0").utc);
+        let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+        let o = run(&format!("-U {uuid} guest0"));
+        assert_eq!(o.uuid, Uuid::parse(uuid).ok());
+        assert!(refusal("-U 1 guest0").starts_with("-U: '1': a UUID is wanted"));
     }
 
     #[test]
@@ -446,7 +466,6 @@ mod tests {
             ("-g 1 g", "-g: 2013's debug port"),
             ("-s 3,virtio-net,tap0 g", "-s 3,virtio-net,tap0: virtio-net"),
             ("-l bootrom,/x.fd g", "-l bootrom,/x.fd: bootrom"),
-            ("-U 1 g", "-U: SMBIOS"),
             ("-M 1024 g", "-M: 2013's memory"),
         ] {
             let message = refusal(line);

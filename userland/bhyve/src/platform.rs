@@ -129,6 +129,18 @@ pub fn pin_thread(cpus: &[u32]) -> io::Result<()> {
     })
 }
 
+/// How many seconds the host's local time is ahead of UTC now.
+pub fn utc_offset() -> i64 {
+    let mut local = MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: time() gets no place to store to; localtime_r() reads its result and fills
+    // `local`, which is valid all zero too, for the case that it fails.
+    unsafe {
+        let now = libc::time(std::ptr::null_mut());
+        libc::localtime_r(&now, local.as_mut_ptr());
+        local.assume_init().tm_gmtoff
+    }
+}
+
 /// The host's name; empty if it has none that can be read.
 pub fn hostname() -> String {
     let mut name = [0_u8; 256];

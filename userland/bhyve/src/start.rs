@@ -52,13 +52,14 @@ pub fn run(options: &Options) -> Result<End, String> {
         .map_err(|e| e.to_string())?;
     let description = Description {
         name: &options.vm,
-        uuid: None,
+        uuid: options.uuid,
         cpus,
         topology,
         ioapic,
         com_ports: &machine.board.com_ports,
         pci: &machine.board.pci,
         mptable: options.mptable,
+        utc: options.utc,
     };
     firmware::build(&machine.vm, &description).map_err(|e| e.to_string())?;
     let machine = Arc::new(machine);

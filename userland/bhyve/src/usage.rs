@@ -6,9 +6,9 @@
 pub fn usage(progname: &str) -> String {
     let indent = " ".repeat(progname.len());
     format!(
-        "Usage: {progname} [-aACDeHhIPSWwxY]\n       \
+        "Usage: {progname} [-aACDeHhIPSuWwxY]\n       \
          {indent} [-c [[cpus=]numcpus][,sockets=n][,cores=n][,threads=n]]\n       \
-         {indent} [-l lpc] [-m mem] [-p vcpu:hostcpu] [-s pci] vmname\n       \
+         {indent} [-l lpc] [-m mem] [-p vcpu:hostcpu] [-s pci] [-U uuid] vmname\n       \
          -a: local APIC in xAPIC mode\n       \
          -A: no effect, for old scripts (ACPI tables are always built)\n       \
          -b: console port 0x220 of early FreeBSD guests, on stdio\n       \
@@ -25,6 +25,8 @@ pub fn usage(progname: &str) -> String {
          -p: pin 'vcpu' to 'hostcpu'; or a number n: vcpu i to host CPU n + i\n       \
          -S: guest memory cannot be swapped; or -S slot,uart,stdio: com port\n       \
          -s: <slot,driver,configinfo> PCI slot config\n       \
+         -U: UUID\n       \
+         -u: RTC keeps UTC time\n       \
          -W: virtio devices use single-vector MSI\n       \
          -w: ignore unimplemented MSRs\n       \
          -x: local APIC is in x2APIC mode\n       \

@@ -3,7 +3,8 @@
 //! in [`aml`]), all in the BIOS area. They describe the machine as it is: interrupt
 //! controllers and timers are the kernel's, and where the kernel has none ([`ioapic`]), no
 //! table names any; the addresses and interrupts of PCI are those that the bus has given.
-//! Which memory there is, the loader tells ([`vmmapi::address_map`]).
+//! Which memory there is, the loader tells ([`vmmapi::address_map`]). The real-time clock
+//! ([`rtc`]) gets the date.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ pub mod acpi;
 pub mod aml;
 pub mod ioapic;
 pub mod mptable;
+pub mod rtc;
 pub mod smbios;
 
 use std::fmt;
@@ -52,10 +54,13 @@ pub struct Description<'a> {
     pub pci: &'a PciBus,
     /// Without -Y.
     pub mptable: bool,
+    /// -u.
+    pub utc: bool,
 }
 
-/// Builds all tables (steps (13) and (14)).
+/// Sets the clock and builds all tables (steps (13) and (14)).
 pub fn build(vm: &Vm, machine: &Description<'_>) -> Result<(), FirmwareError> {
+    rtc::rtc_init(vm, machine.utc)?;
     if machine.mptable {
         mptable::mptable_build(vm, machine)?;
     }

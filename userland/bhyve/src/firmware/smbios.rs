@@ -49,6 +49,9 @@ const NO_ERROR_INFORMATION: u16 = 0xfffe;
 const EXTENDED_SIZE: u16 = 0x7fff;
 const SIZE_IN_KB: u16 = 1 << 15;
 
+/// FreeBSD's MAXHOSTNAMELEN.
+const HOSTNAME_LEN: usize = 256;
+
 /// The machine's UUID, in the order of its text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Uuid([u8; 16]);
@@ -326,17 +329,15 @@ impl Uuid {
         Ok(Self(value.to_be_bytes()))
     }
 
-    /// The same for each start of this machine on this host, and hardly for any other: a
-    /// UUID of version 8 (RFC 9562, 5.8), made by the FNV-1a function of 128 bits.
+    /// The same for each start of this machine on this host, and hardly for any other: as
+    /// bhyve makes one of version 3 (RFC 9562, 5.3), from both names.
     fn of_machine(name: &str, host: &str) -> Self {
-        const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-        const PRIME: u128 = 0x0100_0000_0000_0000_0000_013b;
-        let text = name.bytes().chain([0]).chain(host.bytes());
-        let hash = text.fold(OFFSET, |hash, byte| {
-            (hash ^ u128::from(byte)).wrapping_mul(PRIME)
-        });
-        let mut bytes = hash.to_be_bytes();
-        bytes[6] = bytes[6] & 0x0f | 0x80;
+        let mut text = name.as_bytes().to_vec();
+        let mut padded = host.as_bytes().to_vec();
+        padded.resize(HOSTNAME_LEN, 0);
+        text.extend(padded);
+        let mut bytes = md5::compute(text).0;
+        bytes[6] = bytes[6] & 0x0f | 0x30;
         bytes[8] = bytes[8] & 0x3f | 0x80;
         Self(bytes)
     }
