@@ -101,6 +101,8 @@ pub const POLICY: &[Row] = &[
     // 0: no platform, no microcode update flags.
     one(IA32_PLATFORM_ID, Emulated, "IA32_PLATFORM_ID"),
     one(IA32_APIC_BASE, LocalApic, "IA32_APIC_BASE"),
+    // Linux looks for it by the CPU's model, as for MSR_PPERF.
+    one(0x34, Absent, "MSR_SMI_COUNT"),
     // Locked, with nothing on: Windows reads it though it has neither VMX nor SMX.
     one(IA32_FEATURE_CONTROL, Emulated, "IA32_FEATURE_CONTROL"),
     one(IA32_TSC_ADJUST, Emulated, "IA32_TSC_ADJUST"),
@@ -132,6 +134,7 @@ pub const POLICY: &[Row] = &[
     one(IA32_PAT, Vmcs, "IA32_PAT"),
     one(mtrr::DEF_TYPE, Emulated, "IA32_MTRR_DEF_TYPE"),
     range(0x480, 0x493, Absent, "IA32_VMX_*"),
+    one(0x64e, Absent, "MSR_PPERF"),
     one(IA32_TSC_DEADLINE, LocalApic, "IA32_TSC_DEADLINE"),
     range(X2APIC_FIRST, X2APIC_LAST, LocalApic, "the local APIC in x2APIC mode"),
     one(0xd90, Absent, "IA32_BNDCFGS"),
@@ -146,6 +149,8 @@ pub const POLICY: &[Row] = &[
     one(IA32_KERNEL_GS_BASE, Switched, "IA32_KERNEL_GS_BASE"),
     // RDTSCP and RDPID read the CPU's: the backend loads MsrState::tsc_aux() there.
     one(IA32_TSC_AUX, Emulated, "IA32_TSC_AUX"),
+    // Linux looks there for the state of AMD's LFENCE.
+    one(0xc001_1029, Absent, "DE_CFG, an AMD MSR"),
 ];
 
 /// Whether it is in a row of [`Place::LocalApic`]: the shortest way to where its EOI is.
