@@ -234,3 +234,36 @@ mod host {
         check(unsafe { libc::ioctl(file.as_raw_fd(), DIOCGFLUSH) })
     }
 }
+
+/// How many pages of a file wait to be written to the disk; `None` where the host doesn't
+/// tell (Linux before 6.5, FreeBSD).
+#[cfg(test)]
+pub fn unwritten_pages(file: &File) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+
+        /// The same on all architectures.
+        const SYS_CACHESTAT: libc::c_long = 451;
+        let range = [0_u64; 2];
+        // struct cachestat: cached, dirty, under writeback, evicted, recently evicted.
+        let mut pages = [0_u64; 5];
+        // SAFETY: reads two integers, stores five.
+        let result = unsafe {
+            libc::syscall(
+                SYS_CACHESTAT,
+                file.as_raw_fd(),
+                range.as_ptr(),
+                pages.as_mut_ptr(),
+                0,
+            )
+        };
+        let [_, dirty, writeback, ..] = pages;
+        (result == 0).then_some(dirty + writeback)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        None
+    }
+}

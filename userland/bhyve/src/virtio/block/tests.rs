@@ -140,6 +140,30 @@ fn what_is_written_is_in_the_image_and_read_again() {
 }
 
 #[test]
+fn what_is_flushed_is_on_the_disk() {
+    let image = Image::new(&vec![0; 1 << 20]);
+    let unwritten = || crate::platform::disk::unwritten_pages(&image.file());
+    image.file().sync_all().unwrap();
+    if unwritten().is_none() {
+        // This kernel doesn't tell.
+        return;
+    }
+    let mut m = Machine::new(Version::Modern, &image.with(""));
+    assert_eq!(m.write(0, &pattern(65536)), OK);
+    assert_ne!(unwritten(), Some(0), "in the host's cache");
+    assert_eq!(m.request(FLUSH, 0, &[]).0, OK);
+    assert_eq!(unwritten(), Some(0));
+    // A driver that doesn't know flushes takes each write for safe.
+    let g = Guest::new(Version::Legacy, virtio_blk, &image.with(""));
+    let ring = g.start(0);
+    let mut m = Machine { g, ring };
+    assert_eq!(m.write(128, &pattern(65536)), OK);
+    assert_eq!(unwritten(), Some(0));
+    assert_eq!(m.ranges(WRITE_ZEROES, &[(128, 3, 0)]), OK);
+    assert_eq!(unwritten(), Some(0));
+}
+
+#[test]
 fn data_may_be_scattered_in_unaligned_memory() {
     for options in ["", ",nocache"] {
         let image = Image::new(&pattern(65536));
