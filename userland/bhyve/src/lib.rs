@@ -1,9 +1,11 @@
 //! bhyve(8): runs a guest. In reading order: the command line ([`options`], [`topology`],
 //! [`not_yet`], [`usage`]),
-//! the start ([`start`]), the [`machine`] with its port bus ([`ports`]) and [`devices`], the
-//! tables that describe it to the guest ([`firmware`]),
+//! the start ([`start`]), the [`machine`] with its [`board`] of [`devices`] on the buses of
+//! [`ports`] and of memory-mapped devices ([`mmio`]), [`pci`] with the [`virtio`] devices,
+//! the tables that describe all that to the guest ([`firmware`]),
 //! the loop of each vcpu ([`run`]), what is done about an exit ([`vmexit`], [`inout_str`],
-//! [`msr`], [`spinup_ap`]), and what a person is told when it ends badly
+//! [`inst_emul`], [`msr`], [`spinup_ap`], [`task_switch`](mod@task_switch)), and what a
+//! person is told when it ends badly
 //! ([`report`]). [`platform`] has the few calls of the host that need unsafe code.
 
 pub mod backend;
@@ -13,6 +15,7 @@ pub mod devices;
 pub mod firmware;
 pub mod inout_str;
 pub mod inst_emul;
+pub mod linear;
 pub mod machine;
 pub mod mmio;
 pub mod msr;
@@ -27,6 +30,7 @@ pub mod run;
 pub mod signals;
 pub mod spinup_ap;
 pub mod start;
+pub mod task_switch;
 pub mod topology;
 pub mod usage;
 pub mod virtio;

@@ -7,16 +7,18 @@
 use std::time::Duration;
 
 use vmm_core::exit::{Inout, InoutStr, InstEmul, VmxExit};
-use vmmapi::{CpuSet, Error, Exit, Gla, Gpa, Prot, Reg, SuspendHow, Translation, VmExit};
+use vmmapi::{CpuSet, Error, Exit, Gla, Prot, Reg, SuspendHow, VmExit};
 
 use crate::inout_str::{self, ElementMemory, Stop};
 use crate::inst_emul::{self, Emulated};
+use crate::linear;
 use crate::machine::{Counter, Cpu, Machine};
 use crate::msr;
 use crate::ports::Width;
 use crate::report;
 use crate::segment::{self, Operation, SegmentFault};
 use crate::spinup_ap::spinup_ap;
+use crate::task_switch::task_switch;
 
 /// What a handler answers (step (23)).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,11 +81,11 @@ pub fn handle(machine: &Machine, cpu: &Cpu, exit: &VmExit) -> Result<Answer, Err
         Exit::Ipi { mode, vector, dest } => vmexit_ipi(machine, *mode, *vector, dest),
         // Instructions that the guest's CPUID doesn't offer.
         Exit::Monitor | Exit::Mwait | Exit::Vminsn => inject_fault(cpu, VECTOR_UD, None),
-        Exit::TaskSwitch(task) => Ok(Answer::Abort(format!(
-            "a task switch to TSS selector {:#06x} ({:?}); hardware task switches are not \
-             emulated by this version",
-            task.tss_selector, task.reason
-        ))),
+        Exit::TaskSwitch(task) => {
+            let next_ip = exit.rip.wrapping_add(exit.inst_length.into()) as u32;
+            task_switch(&mut &cpu.vcpu, task, next_ip)?;
+            Ok(Answer::Continue)
+        }
         Exit::Db { .. } => Ok(Answer::Abort(
             "a single step without a debugger: the capability rflags_tf is on (bhyvectl \
              --capname=rflags_tf --setcap=0 turns it off)"
@@ -215,8 +217,7 @@ struct Linear<'a> {
 }
 
 impl ElementMemory for Linear<'_> {
-    /// An element may lie on two pages.
-    type Place = Vec<(Gpa, usize)>;
+    type Place = linear::Place;
 
     fn translate(
         &mut self,
@@ -228,40 +229,15 @@ impl ElementMemory for Linear<'_> {
             Operation::Read => Prot::READ,
             Operation::Write => Prot::WRITE,
         };
-        let mut place = Vec::with_capacity(2);
-        let mut done = 0;
-        while done < len {
-            let at = Gla(gla.get().wrapping_add(done as u64));
-            match self.cpu.vcpu.gla2gpa(&self.io.paging, at, prot)? {
-                Translation::Fault => return Ok(None),
-                Translation::Gpa(gpa) => {
-                    let part = (len - done).min(4096 - at.page_offset() as usize);
-                    place.push((gpa, part));
-                    done += part;
-                }
-            }
-        }
-        Ok(Some(place))
+        linear::translate(&self.cpu.vcpu, &self.io.paging, gla, len, prot)
     }
 
     fn load(&mut self, place: &Self::Place, bytes: &mut [u8]) -> Result<(), Error> {
-        let mut rest = bytes;
-        for (gpa, len) in place {
-            let (part, more) = rest.split_at_mut(*len);
-            self.cpu.vcpu.vm().map_gpa(*gpa, *len)?.copy_from(0, part)?;
-            rest = more;
-        }
-        Ok(())
+        linear::load(&self.cpu.vcpu, place, bytes)
     }
 
     fn store(&mut self, place: &Self::Place, bytes: &[u8]) -> Result<(), Error> {
-        let mut rest = bytes;
-        for (gpa, len) in place {
-            let (part, more) = rest.split_at(*len);
-            self.cpu.vcpu.vm().map_gpa(*gpa, *len)?.copy_to(0, part)?;
-            rest = more;
-        }
-        Ok(())
+        linear::store(&self.cpu.vcpu, place, bytes)
     }
 }
 
