@@ -8,7 +8,7 @@ use vmm_core::devices::Trigger;
 use vmm_core::devices::chipset::{Chipset, IOAPIC_PINS};
 use vmm_core::exit::ExitKind;
 use vmm_core::ioctl::{
-    self as abi, CtlRequest, Line, Numa, Privilege, Readable, RegisterSet, Reply, Request, Timeval,
+    self as abi, CtlRequest, Numa, Privilege, Readable, RegisterSet, Reply, Request, Timeval,
     UserPtr, VcpuLock,
 };
 use vmm_core::stats::Stat;
@@ -236,25 +236,17 @@ fn serve(
         }
         Request::LapicLocalIrq { vcpu, lvt } => vm.devices.local_interrupt(vcpu, lvt),
         Request::LapicMsi(ref message) => vm.devices.deliver(message, None),
-        Request::IoapicIrq { irq, line } => {
-            vm.devices.access(|chipset, _, wires| match line {
-                Line::Assert => chipset.ioapic_assert(irq, wires),
-                Line::Deassert => chipset.ioapic_deassert(irq, wires),
-                Line::Pulse => chipset.ioapic_pulse(irq, wires),
-            })?;
-        }
+        Request::IoapicIrq { irq, drive } => vm
+            .devices
+            .access(|chipset, _, wires| chipset.ioapic_irq(irq, drive, wires))?,
         Request::IoapicPincount => reply(Reply::IoapicPincount(IOAPIC_PINS)),
         Request::IsaIrq {
             atpic_irq,
             ioapic_irq,
-            line,
-        } => {
-            vm.devices.access(|chipset, _, wires| match line {
-                Line::Assert => chipset.isa_assert(atpic_irq, ioapic_irq, wires),
-                Line::Deassert => chipset.isa_deassert(atpic_irq, ioapic_irq, wires),
-                Line::Pulse => chipset.isa_pulse(atpic_irq, ioapic_irq, wires),
-            })?;
-        }
+            drive,
+        } => vm
+            .devices
+            .access(|chipset, _, wires| chipset.isa_irq(atpic_irq, ioapic_irq, drive, wires))?,
         Request::IsaSetIrqTrigger { atpic_irq, trigger } => {
             vm.devices
                 .access(|chipset, _, wires| chipset.isa_set_trigger(atpic_irq, trigger, wires))?;

@@ -164,10 +164,11 @@ impl Vm {
         if !self.suspended.same_as(&self.active) {
             return Err(Errno::EBUSY);
         }
+        // First, so that no timer of theirs reaches a vcpu that is reset already.
+        self.devices.reset();
         for frozen in &mut all.vcpus {
             frozen.reset()?;
         }
-        self.devices.reset();
         self.memory.unmap_devices();
         self.active.clear();
         self.suspended.clear();

@@ -73,7 +73,9 @@ impl ApicMessage {
     /// A message-signalled interrupt (SDM vol. 3A, 11.11): `None` if the address is none of
     /// the local APICs' or the delivery mode is reserved. Bit 2 of the address is the
     /// destination mode, bit 3 the redirection hint; bits 11:5 are bits 14:8 of the
-    /// destination, which CPUID tells guests of (`cpu::cpuid`).
+    /// destination, which CPUID tells guests of (`cpu::cpuid`). As in FreeBSD's vmm it is
+    /// edge-triggered whatever the data says: PCI knows no other, and no I/O APIC waits for
+    /// its EOI.
     pub fn from_msi(address: u64, data: u64) -> Option<Self> {
         const MSI_BASE: u64 = 0xfee0_0000;
         const DEST_LOGICAL: u64 = 1 << 2;
@@ -94,11 +96,7 @@ impl ApicMessage {
             destination,
             mode: DeliveryMode::from_bits((data >> 8 & 7) as u8)?,
             vector: Vector(data as u8),
-            trigger: if data & 1 << 15 != 0 {
-                Trigger::Level
-            } else {
-                Trigger::Edge
-            },
+            trigger: Trigger::Edge,
         })
     }
 }
@@ -126,7 +124,7 @@ mod tests {
             }
         );
         assert_eq!(logical.mode, DeliveryMode::LowestPriority);
-        assert_eq!(logical.trigger, Trigger::Level);
+        assert_eq!(logical.trigger, Trigger::Edge, "bit 15 doesn't count");
         // Without the hint the destination mode doesn't count, nor the other way round.
         for flags in [4, 8] {
             let message = ApicMessage::from_msi(0xfee0_2000 | flags, 0x31).unwrap();

@@ -21,6 +21,7 @@ mod rtc;
 #[cfg(test)]
 mod testing;
 
+pub use line::Drive;
 pub use message::{ApicMessage, DeliveryMode, Destination, Trigger};
 
 /// A point on a monotonic clock, in nanoseconds (the host's uptime).

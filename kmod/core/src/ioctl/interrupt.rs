@@ -6,10 +6,10 @@ use vmm_sys as sys;
 
 use super::decode::vcpu;
 use super::fields::{array, get};
-use super::request::{Line, Request};
+use super::request::Request;
 use super::table::Command;
 use crate::devices::lapic::Lvt;
-use crate::devices::{ApicMessage, Trigger};
+use crate::devices::{ApicMessage, Drive, Trigger};
 use crate::types::{Errno, Gpa, VcpuId, Vector};
 
 /// A request to a device of the kernel.
@@ -38,13 +38,13 @@ pub(super) fn decode(command: Command, data: &[u8]) -> Result<Request, Errno> {
             let message = get!(data, sys::vm_lapic_msi, msg: u64);
             Request::LapicMsi(ApicMessage::from_msi(address, message).ok_or(Errno::EINVAL)?)
         }
-        Command::IoapicAssertIrq => ioapic_irq(data, Line::Assert),
-        Command::IoapicDeassertIrq => ioapic_irq(data, Line::Deassert),
-        Command::IoapicPulseIrq => ioapic_irq(data, Line::Pulse),
+        Command::IoapicAssertIrq => ioapic_irq(data, Drive::Assert),
+        Command::IoapicDeassertIrq => ioapic_irq(data, Drive::Deassert),
+        Command::IoapicPulseIrq => ioapic_irq(data, Drive::Pulse),
         Command::IoapicPincount => Request::IoapicPincount,
-        Command::IsaAssertIrq => isa_irq(data, Line::Assert),
-        Command::IsaDeassertIrq => isa_irq(data, Line::Deassert),
-        Command::IsaPulseIrq => isa_irq(data, Line::Pulse),
+        Command::IsaAssertIrq => isa_irq(data, Drive::Assert),
+        Command::IsaDeassertIrq => isa_irq(data, Drive::Deassert),
+        Command::IsaPulseIrq => isa_irq(data, Drive::Pulse),
         Command::IsaSetIrqTrigger => isa_set_irq_trigger(data)?,
         Command::GetKernemuDev => {
             let (vcpu, gpa, bytes) = kernemu(data)?;
@@ -75,18 +75,18 @@ pub(super) fn decode(command: Command, data: &[u8]) -> Result<Request, Errno> {
     })
 }
 
-fn ioapic_irq(data: &[u8], line: Line) -> Request {
+fn ioapic_irq(data: &[u8], drive: Drive) -> Request {
     Request::IoapicIrq {
         irq: get!(data, sys::vm_ioapic_irq, irq: i32),
-        line,
+        drive,
     }
 }
 
-fn isa_irq(data: &[u8], line: Line) -> Request {
+fn isa_irq(data: &[u8], drive: Drive) -> Request {
     Request::IsaIrq {
         atpic_irq: get!(data, sys::vm_isa_irq, atpic_irq: i32),
         ioapic_irq: get!(data, sys::vm_isa_irq, ioapic_irq: i32),
-        line,
+        drive,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every request that /dev/vmm/NAME serves, with fields that can't be wrong.
 
 use crate::devices::lapic::Lvt;
-use crate::devices::{ApicMessage, Trigger};
+use crate::devices::{ApicMessage, Drive, Trigger};
 use crate::exit::{Access, SuspendHow};
 use crate::regs::{GuestPaging, Reg, SegDesc, SegReg};
 use crate::types::{Errno, Gla, Gpa, PAGE_SIZE, VcpuId, Vector};
@@ -136,7 +136,7 @@ pub enum Request {
     /// The chipset knows which pins there are.
     IoapicIrq {
         irq: i32,
-        line: Line,
+        drive: Drive,
     },
     /// [`super::Reply::IoapicPincount`]
     IoapicPincount,
@@ -144,7 +144,7 @@ pub enum Request {
     IsaIrq {
         atpic_irq: i32,
         ioapic_irq: i32,
-        line: Line,
+        drive: Drive,
     },
     IsaSetIrqTrigger {
         atpic_irq: i32,
@@ -419,15 +419,6 @@ impl Topology {
     pub const fn vcpus(&self) -> u64 {
         self.sockets as u64 * self.cores as u64 * self.threads as u64
     }
-}
-
-/// What happens to an interrupt's line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Line {
-    Assert,
-    Deassert,
-    /// Both, in this order.
-    Pulse,
 }
 
 /// Which set VM_GET_CPUS asks for.

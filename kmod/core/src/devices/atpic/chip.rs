@@ -1,6 +1,7 @@
 //! One 8259A (Intel 231468): requests, masks and priorities, and its command words.
 
-use super::super::line::{Drive, Line};
+use super::super::Drive;
+use super::super::line::Line;
 use crate::types::Vector;
 
 /// The chip.

@@ -7,8 +7,7 @@
 
 mod chip;
 
-use super::Trigger;
-use super::line::Drive;
+use super::{Drive, Trigger};
 use crate::types::{Errno, Vector};
 use chip::Chip;
 

@@ -3,8 +3,7 @@
 use super::super::atpic::{Atpic, Irq};
 use super::super::hpet::{Output, Route};
 use super::super::ioapic::{Ioapic, Pin};
-use super::super::line::Drive;
-use super::super::{ApicMessage, Wires};
+use super::super::{ApicMessage, Drive, Wires};
 use crate::types::Errno;
 
 /// The interrupt controllers, to which all others are wired.

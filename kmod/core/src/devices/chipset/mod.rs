@@ -14,10 +14,9 @@ use super::atpic::{self, Irq};
 use super::atpit::{self, Atpit};
 use super::hpet::Hpet;
 use super::ioapic::{self, Pin};
-use super::line::Drive;
 use super::pmtimer::PmTimer;
 use super::rtc::Rtc;
-use super::{Nanos, Trigger, Wires};
+use super::{Drive, Nanos, Trigger, Wires};
 use crate::types::{Errno, Gpa, Vector};
 use controllers::Controllers;
 
@@ -70,6 +69,8 @@ const OPEN_BUS: u8 = 0xff;
 /// Timer interrupts are at least so far apart: a guest may not keep the host busy with a
 /// count of 2.
 const MIN_SPACING: u64 = 50_000;
+/// The host's timer is never armed for longer than 30 days: hosts count in other units.
+const MAX_WAIT: u64 = 30 * 86_400 * 1_000_000_000;
 
 impl Chipset {
     /// Power-on; the RTC shows `wallclock` (seconds since 1970, UTC).
@@ -88,7 +89,9 @@ impl Chipset {
     /// As after a platform reset, for a userland that starts anew: the RTC keeps its time
     /// and its memory, and what userland asserted is forgotten.
     pub fn reset(&mut self, now: Nanos, wires: &mut dyn Wires) {
-        let now = self.catch_up(now, wires);
+        // What is due is not delivered any more.
+        let now = self.now.max(now);
+        self.now = now;
         self.controllers.reset(wires);
         self.pit = Atpit::new(now);
         self.hpet = Hpet::new(now);
@@ -197,19 +200,15 @@ impl Chipset {
         }
     }
 
-    /// VM_IOAPIC_ASSERT_IRQ: one more device holds the pin. EINVAL for a pin it hasn't.
-    pub fn ioapic_assert(&mut self, irq: i32, wires: &mut dyn Wires) -> Result<(), Errno> {
-        self.controllers.ioapic_irq(irq, Drive::Assert, wires)
-    }
-
-    /// VM_IOAPIC_DEASSERT_IRQ: one device fewer holds the pin.
-    pub fn ioapic_deassert(&mut self, irq: i32, wires: &mut dyn Wires) -> Result<(), Errno> {
-        self.controllers.ioapic_irq(irq, Drive::Deassert, wires)
-    }
-
-    /// VM_IOAPIC_PULSE_IRQ: assert, then deassert.
-    pub fn ioapic_pulse(&mut self, irq: i32, wires: &mut dyn Wires) -> Result<(), Errno> {
-        self.controllers.ioapic_irq(irq, Drive::Pulse, wires)
+    /// VM_IOAPIC_ASSERT_IRQ, VM_IOAPIC_DEASSERT_IRQ, VM_IOAPIC_PULSE_IRQ. EINVAL for an
+    /// input that it hasn't.
+    pub fn ioapic_irq(
+        &mut self,
+        irq: i32,
+        drive: Drive,
+        wires: &mut dyn Wires,
+    ) -> Result<(), Errno> {
+        self.controllers.ioapic_irq(irq, drive, wires)
     }
 
     /// A local APIC's EOI of a level-triggered interrupt.
@@ -217,38 +216,15 @@ impl Chipset {
         self.controllers.ioapic.eoi(vector, wires);
     }
 
-    /// VM_ISA_ASSERT_IRQ: on the 8259s, and on the I/O APIC unless `ioapic_irq` is -1.
-    pub fn isa_assert(
+    /// VM_ISA_ASSERT_IRQ, VM_ISA_DEASSERT_IRQ, VM_ISA_PULSE_IRQ: on the 8259s, and on the
+    /// I/O APIC unless `ioapic_irq` is -1.
+    pub fn isa_irq(
         &mut self,
         atpic_irq: i32,
         ioapic_irq: i32,
+        drive: Drive,
         wires: &mut dyn Wires,
     ) -> Result<(), Errno> {
-        let drive = Drive::Assert;
-        self.controllers
-            .isa_irq(atpic_irq, ioapic_irq, drive, wires)
-    }
-
-    /// VM_ISA_DEASSERT_IRQ.
-    pub fn isa_deassert(
-        &mut self,
-        atpic_irq: i32,
-        ioapic_irq: i32,
-        wires: &mut dyn Wires,
-    ) -> Result<(), Errno> {
-        let drive = Drive::Deassert;
-        self.controllers
-            .isa_irq(atpic_irq, ioapic_irq, drive, wires)
-    }
-
-    /// VM_ISA_PULSE_IRQ.
-    pub fn isa_pulse(
-        &mut self,
-        atpic_irq: i32,
-        ioapic_irq: i32,
-        wires: &mut dyn Wires,
-    ) -> Result<(), Errno> {
-        let drive = Drive::Pulse;
         self.controllers
             .isa_irq(atpic_irq, ioapic_irq, drive, wires)
     }
@@ -320,7 +296,8 @@ impl Chipset {
         let rtc = self.rtc.deadline().filter(|_| !legacy);
         let next = [pit, rtc, self.hpet.deadline()].into_iter().flatten().min();
         let earliest = self.fired.map_or(Nanos(0), |at| at.after(MIN_SPACING));
-        next.map(|at| at.max(earliest))
+        let latest = self.now.after(MAX_WAIT);
+        next.map(|at| at.max(earliest).min(latest))
     }
 
     /// Time has come to `now`: what timers had to interrupt by then does. Early, late and

@@ -203,15 +203,15 @@ fn an_hpet_timer_has_its_input_or_message() {
 #[test]
 fn intr_falls_with_each_acknowledge() {
     let mut b = Bench::initialized();
-    b.chipset.isa_pulse(4, -1, &mut b.out).unwrap();
-    b.chipset.isa_pulse(1, -1, &mut b.out).unwrap();
+    b.chipset.isa_irq(4, -1, Drive::Pulse, &mut b.out).unwrap();
+    b.chipset.isa_irq(1, -1, Drive::Pulse, &mut b.out).unwrap();
     assert_eq!(b.out.intr, [true]);
     assert_eq!(b.inta(), Some(0x21));
     assert_eq!(b.out.intr, [true, false]);
     b.outb(0x20, 0x20);
     assert_eq!(b.inta(), Some(0x24));
     assert_eq!(b.out.intr, [true, false, true, false]);
-    b.chipset.isa_pulse(0, -1, &mut b.out).unwrap();
+    b.chipset.isa_irq(0, -1, Drive::Pulse, &mut b.out).unwrap();
     b.outb(0x20, 0x0c);
     assert_eq!(b.inb(0x20), 0x80, "polled");
     assert_eq!(b.out.intr[4..], [true, false]);
@@ -224,8 +224,8 @@ fn intr_rises_again_for_a_request_that_is_left() {
     for value in [0x20, 4, 3] {
         b.outb(0x21, value);
     }
-    b.chipset.isa_pulse(4, -1, &mut b.out).unwrap();
-    b.chipset.isa_pulse(1, -1, &mut b.out).unwrap();
+    b.chipset.isa_irq(4, -1, Drive::Pulse, &mut b.out).unwrap();
+    b.chipset.isa_irq(1, -1, Drive::Pulse, &mut b.out).unwrap();
     // With automatic EOI the next may follow at once.
     assert_eq!(b.inta(), Some(0x21));
     assert_eq!(b.out.intr, [true, false, true]);
@@ -237,12 +237,12 @@ fn intr_rises_again_for_a_request_that_is_left() {
 fn the_8259s_reach_the_local_apics_through_input_0_as_extint() {
     let mut b = Bench::initialized();
     b.redirect(0, 0x700);
-    b.chipset.isa_assert(3, -1, &mut b.out).unwrap();
+    b.chipset.isa_irq(3, -1, Drive::Assert, &mut b.out).unwrap();
     let modes: Vec<_> = b.out.take().iter().map(|m: &ApicMessage| m.mode).collect();
     assert_eq!(modes, [DeliveryMode::ExtInt]);
     assert_eq!(b.inta(), Some(0x23));
     b.outb(0x20, 0x20);
-    b.chipset.isa_pulse(4, -1, &mut b.out).unwrap();
+    b.chipset.isa_irq(4, -1, Drive::Pulse, &mut b.out).unwrap();
     assert_eq!(b.out.take().len(), 1, "an edge for each interrupt");
 }
 
@@ -250,21 +250,21 @@ fn the_8259s_reach_the_local_apics_through_input_0_as_extint() {
 fn userlands_isa_interrupts_go_to_both_controllers() {
     let mut b = Bench::initialized();
     let out = &mut b.out;
-    b.chipset.isa_assert(4, 4, out).unwrap();
+    b.chipset.isa_irq(4, 4, Drive::Assert, out).unwrap();
     assert_eq!(out.vectors(), [0x40, 0x44]);
     assert_eq!(b.inta(), Some(0x24));
     b.outb(0x20, 0x20);
     let out = &mut b.out;
-    b.chipset.isa_assert(4, 4, out).unwrap();
-    b.chipset.isa_deassert(4, 4, out).unwrap();
-    b.chipset.isa_deassert(4, 4, out).unwrap();
+    b.chipset.isa_irq(4, 4, Drive::Assert, out).unwrap();
+    b.chipset.isa_irq(4, 4, Drive::Deassert, out).unwrap();
+    b.chipset.isa_irq(4, 4, Drive::Deassert, out).unwrap();
     assert_eq!(out.vectors(), vec![]);
-    b.chipset.isa_pulse(4, 5, out).unwrap();
+    b.chipset.isa_irq(4, 5, Drive::Pulse, out).unwrap();
     assert_eq!(out.vectors(), [0x40, 0x45]);
     assert_eq!(b.inta(), Some(0x24));
     // Without an I/O APIC's pin.
     b.outb(0x20, 0x20);
-    b.chipset.isa_pulse(4, -1, &mut b.out).unwrap();
+    b.chipset.isa_irq(4, -1, Drive::Pulse, &mut b.out).unwrap();
     assert_eq!(b.out.vectors(), [0x40]);
 }
 
@@ -273,20 +273,41 @@ fn interrupts_that_there_are_not() {
     let mut b = Bench::initialized();
     let (chipset, out) = (&mut b.chipset, &mut b.out);
     for irq in [-1, 32, i32::MIN, i32::MAX] {
-        assert_eq!(chipset.ioapic_assert(irq, out), Err(Errno::EINVAL));
-        assert_eq!(chipset.ioapic_deassert(irq, out), Err(Errno::EINVAL));
-        assert_eq!(chipset.ioapic_pulse(irq, out), Err(Errno::EINVAL));
+        assert_eq!(
+            chipset.ioapic_irq(irq, Drive::Assert, out),
+            Err(Errno::EINVAL)
+        );
+        assert_eq!(
+            chipset.ioapic_irq(irq, Drive::Deassert, out),
+            Err(Errno::EINVAL)
+        );
+        assert_eq!(
+            chipset.ioapic_irq(irq, Drive::Pulse, out),
+            Err(Errno::EINVAL)
+        );
     }
     for irq in [-1, 16, i32::MIN, i32::MAX] {
-        assert_eq!(chipset.isa_assert(irq, 4, out), Err(Errno::EINVAL));
-        assert_eq!(chipset.isa_deassert(irq, 4, out), Err(Errno::EINVAL));
-        assert_eq!(chipset.isa_pulse(irq, 4, out), Err(Errno::EINVAL));
+        assert_eq!(
+            chipset.isa_irq(irq, 4, Drive::Assert, out),
+            Err(Errno::EINVAL)
+        );
+        assert_eq!(
+            chipset.isa_irq(irq, 4, Drive::Deassert, out),
+            Err(Errno::EINVAL)
+        );
+        assert_eq!(
+            chipset.isa_irq(irq, 4, Drive::Pulse, out),
+            Err(Errno::EINVAL)
+        );
         let trigger = chipset.isa_set_trigger(irq, Trigger::Edge, out);
         assert_eq!(trigger, Err(Errno::EINVAL));
     }
     assert_eq!(out.vectors(), vec![], "the I/O APIC's weren't driven");
     for irq in [-2, 32, i32::MIN, i32::MAX] {
-        assert_eq!(chipset.isa_pulse(4, irq, out), Err(Errno::EINVAL));
+        assert_eq!(
+            chipset.isa_irq(4, irq, Drive::Pulse, out),
+            Err(Errno::EINVAL)
+        );
     }
     let level = chipset.isa_set_trigger(8, Trigger::Level, out);
     assert_eq!(level, Err(Errno::EINVAL));
@@ -298,7 +319,9 @@ fn interrupts_that_there_are_not() {
 fn a_line_held_when_it_becomes_level_triggered_interrupts() {
     let mut b = Bench::initialized();
     b.outb(0xa1, 0);
-    b.chipset.isa_assert(10, -1, &mut b.out).unwrap();
+    b.chipset
+        .isa_irq(10, -1, Drive::Assert, &mut b.out)
+        .unwrap();
     assert_eq!(b.inta(), Some(0x2a));
     b.outb(0xa0, 0x20);
     b.outb(0x20, 0x20);
@@ -312,9 +335,11 @@ fn a_line_held_when_it_becomes_level_triggered_interrupts() {
 fn an_eoi_resends_a_level() {
     let mut b = Bench::initialized();
     b.redirect(20, 0x8054);
-    b.chipset.ioapic_assert(20, &mut b.out).unwrap();
+    b.chipset.ioapic_irq(20, Drive::Assert, &mut b.out).unwrap();
     b.chipset.ioapic_eoi(Vector(0x54), &mut b.out);
-    b.chipset.ioapic_deassert(20, &mut b.out).unwrap();
+    b.chipset
+        .ioapic_irq(20, Drive::Deassert, &mut b.out)
+        .unwrap();
     b.chipset.ioapic_eoi(Vector(0x54), &mut b.out);
     assert_eq!(b.out.vectors(), [0x54, 0x54]);
 }
@@ -388,8 +413,8 @@ fn reset_forgets_userlands_lines_and_keeps_the_time() {
     let mut b = Bench::initialized();
     b.redirect(20, 0x8054);
     b.start_pit(1000);
-    b.chipset.ioapic_assert(20, &mut b.out).unwrap();
-    b.chipset.isa_assert(4, 4, &mut b.out).unwrap();
+    b.chipset.ioapic_irq(20, Drive::Assert, &mut b.out).unwrap();
+    b.chipset.isa_irq(4, 4, Drive::Assert, &mut b.out).unwrap();
     b.chipset.rtc_settime(1_000_000, b.now, &mut b.out).unwrap();
     b.chipset.rtc_write(0x40, 7).unwrap();
     b.chipset.reset(b.now, &mut b.out);
@@ -399,7 +424,7 @@ fn reset_forgets_userlands_lines_and_keeps_the_time() {
     assert_eq!(b.deadline(), None);
     b.redirect(20, 0x8054);
     assert_eq!(b.out.vectors(), vec![]);
-    b.chipset.ioapic_assert(20, &mut b.out).unwrap();
+    b.chipset.ioapic_irq(20, Drive::Assert, &mut b.out).unwrap();
     assert_eq!(b.out.vectors(), [0x54]);
     assert_eq!(b.chipset.rtc_read(0x40, b.now), Ok(7));
     assert_eq!(b.chipset.rtc_gettime(b.now), 1_000_000);
@@ -420,6 +445,27 @@ fn userland_and_the_guest_have_the_same_rtc() {
     assert_eq!(b.chipset.rtc_write(0x0d, 1), Err(Errno::EINVAL));
     let negative = b.chipset.rtc_settime(-1, b.now, &mut b.out);
     assert_eq!(negative, Err(Errno::EINVAL));
+}
+
+#[test]
+fn a_time_far_away_is_not_armed_at_once() {
+    let mut b = Bench::initialized();
+    b.store(0xfed0_0140, 4, 25 << 9 | 1 << 2);
+    b.store(0xfed0_0148, 8, 1 << 56);
+    b.store(0xfed0_0010, 4, 1);
+    assert_eq!(b.deadline(), Some(MAX_WAIT));
+    b.pass(MAX_WAIT);
+    assert_eq!(b.deadline(), Some(MAX_WAIT));
+    assert_eq!(b.out.vectors(), vec![]);
+}
+
+#[test]
+fn a_reset_delivers_nothing() {
+    let mut b = Bench::initialized();
+    b.start_pit(1000);
+    b.now = b.now.after(MILLI);
+    b.chipset.reset(b.now, &mut b.out);
+    assert_eq!((b.out.vectors(), b.out.intr), (vec![], vec![]));
 }
 
 /// Whatever a guest and its userland do, nothing panics, runs away or goes back.
@@ -456,8 +502,8 @@ fn a_guest_that_does_anything_at_any_time() {
                 }
                 7 => {
                     let irq = random(36) as i32 - 2;
-                    let _ = chipset.isa_assert(irq, irq, out);
-                    let _ = chipset.ioapic_deassert(irq, out);
+                    let _ = chipset.isa_irq(irq, irq, Drive::Assert, out);
+                    let _ = chipset.ioapic_irq(irq, Drive::Deassert, out);
                 }
                 8 => {
                     chipset.pic_acknowledge(out);

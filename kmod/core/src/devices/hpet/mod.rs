@@ -5,9 +5,8 @@
 
 mod timer;
 
-use super::Nanos;
 use super::frequency::Frequency;
-use super::line::Drive;
+use super::{Drive, Nanos};
 use timer::Timer;
 
 const HPET: Frequency = Frequency(1 << 24);

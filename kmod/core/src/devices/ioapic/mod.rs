@@ -4,8 +4,8 @@
 //!
 //! Polarity is ignored, as in bhyve: a line that is held is active.
 
-use super::line::{Drive, Line};
-use super::{ApicMessage, DeliveryMode, Destination, Trigger, Wires};
+use super::line::Line;
+use super::{ApicMessage, DeliveryMode, Destination, Drive, Trigger, Wires};
 use crate::types::Vector;
 
 /// How many inputs there are (VM_IOAPIC_PINCOUNT).
@@ -197,12 +197,11 @@ impl Entry {
     fn message(self) -> Option<ApicMessage> {
         let extended = (self.0 >> 49 & 0x7f) as u32;
         let id = extended << 8 | (self.0 >> 56) as u32;
-        let wide = extended != 0;
         Some(ApicMessage {
             destination: if self.has(Self::LOGICAL) {
-                Destination::Logical { id, wide }
+                Destination::Logical { id, wide: false }
             } else {
-                Destination::Physical { id, wide }
+                Destination::Physical { id, wide: false }
             },
             mode: self.mode()?,
             vector: self.vector(),

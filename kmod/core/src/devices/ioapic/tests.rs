@@ -159,7 +159,6 @@ fn destinations() {
         Destination::Logical { id: 0x81, wide }
     );
     // The 15-bit ids of the extended destination id: bits 55:49 are bits 14:8.
-    let wide = true;
     assert_eq!(
         destination(0x0502_0000, 0),
         Destination::Physical { id: 0x105, wide }

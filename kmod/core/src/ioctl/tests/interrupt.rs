@@ -2,10 +2,10 @@
 
 use vmm_sys::ioctl::*;
 
-use super::super::{Line, Reply, Request, encode};
+use super::super::{Reply, Request, encode};
 use super::{Param, i32_at, u64_at};
 use crate::devices::lapic::Lvt;
-use crate::devices::{ApicMessage, DeliveryMode, Destination, Trigger};
+use crate::devices::{ApicMessage, DeliveryMode, Destination, Drive, Trigger};
 use crate::types::Errno::EINVAL;
 use crate::types::{Gpa, VcpuId, Vector};
 
@@ -26,7 +26,12 @@ fn a_vector_is_one_that_a_local_apic_delivers() {
 
 #[test]
 fn a_local_interrupt_is_an_entry_of_the_lvt() {
-    let irq = |vcpu, lvt| Param::new(VM_LAPIC_LOCAL_IRQ).i32(0, vcpu).i32(4, lvt).decode();
+    let irq = |vcpu, lvt| {
+        Param::new(VM_LAPIC_LOCAL_IRQ)
+            .i32(0, vcpu)
+            .i32(4, lvt)
+            .decode()
+    };
     let expected = |vcpu, lvt| Ok(Request::LapicLocalIrq { vcpu, lvt });
     assert_eq!(irq(-1, 1), expected(None, Lvt::Lint1));
     assert_eq!(irq(3, 6), expected(Some(VcpuId(3)), Lvt::Cmci));
@@ -38,30 +43,35 @@ fn a_local_interrupt_is_an_entry_of_the_lvt() {
 #[test]
 fn an_msi_is_a_message_to_local_apics() {
     let msi = |msg, addr| Param::new(VM_LAPIC_MSI).u64(0, msg).u64(8, addr).decode();
-    let message = |destination, mode, vector, trigger| {
+    let message = |destination, mode, vector| {
         Ok(Request::LapicMsi(ApicMessage {
             destination,
             mode,
             vector: Vector(vector),
-            trigger,
+            // As in FreeBSD, whatever bit 15 says.
+            trigger: Trigger::Edge,
         }))
     };
     let physical = Destination::Physical { id: 3, wide: false };
     let logical = Destination::Logical { id: 3, wide: false };
     assert_eq!(
         msi(0x41, 0xfee0_3000),
-        message(physical, DeliveryMode::Fixed, 0x41, Trigger::Edge)
+        message(physical, DeliveryMode::Fixed, 0x41)
     );
     assert_eq!(
         msi(0xc141, 0xfee0_300c),
-        message(logical, DeliveryMode::LowestPriority, 0x41, Trigger::Level)
+        message(logical, DeliveryMode::LowestPriority, 0x41)
     );
     // The destination mode counts with the redirection hint only.
     assert_eq!(
         msi(0x41, 0xfee0_3004),
-        message(physical, DeliveryMode::Fixed, 0x41, Trigger::Edge)
+        message(physical, DeliveryMode::Fixed, 0x41)
     );
-    for (msg, addr) in [(0x341, 0xfee0_0000), (0x41, 0xfed0_0000), (0x41, 1 << 32 | 0xfee0_0000)] {
+    for (msg, addr) in [
+        (0x341, 0xfee0_0000),
+        (0x41, 0xfed0_0000),
+        (0x41, 1 << 32 | 0xfee0_0000),
+    ] {
         assert_eq!(msi(msg, addr), Err(EINVAL), "{msg:#x} {addr:#x}");
     }
 }
@@ -69,27 +79,32 @@ fn an_msi_is_a_message_to_local_apics() {
 #[test]
 fn lines_and_pins() {
     let ioapic = |ioctl| Param::new(ioctl).i32(0, 20).decode();
-    for (ioctl, line) in [
-        (VM_IOAPIC_ASSERT_IRQ, Line::Assert),
-        (VM_IOAPIC_DEASSERT_IRQ, Line::Deassert),
-        (VM_IOAPIC_PULSE_IRQ, Line::Pulse),
+    for (ioctl, drive) in [
+        (VM_IOAPIC_ASSERT_IRQ, Drive::Assert),
+        (VM_IOAPIC_DEASSERT_IRQ, Drive::Deassert),
+        (VM_IOAPIC_PULSE_IRQ, Drive::Pulse),
     ] {
-        assert_eq!(ioapic(ioctl), Ok(Request::IoapicIrq { irq: 20, line }));
+        assert_eq!(ioapic(ioctl), Ok(Request::IoapicIrq { irq: 20, drive }));
     }
     let isa = |ioctl| Param::new(ioctl).i32(0, 4).i32(4, -1).decode();
-    for (ioctl, line) in [
-        (VM_ISA_ASSERT_IRQ, Line::Assert),
-        (VM_ISA_DEASSERT_IRQ, Line::Deassert),
-        (VM_ISA_PULSE_IRQ, Line::Pulse),
+    for (ioctl, drive) in [
+        (VM_ISA_ASSERT_IRQ, Drive::Assert),
+        (VM_ISA_DEASSERT_IRQ, Drive::Deassert),
+        (VM_ISA_PULSE_IRQ, Drive::Pulse),
     ] {
         let expected = Request::IsaIrq {
             atpic_irq: 4,
             ioapic_irq: -1,
-            line,
+            drive,
         };
         assert_eq!(isa(ioctl), Ok(expected));
     }
-    let trigger = |trigger| Param::new(VM_ISA_SET_IRQ_TRIGGER).i32(0, 5).i32(4, trigger).decode();
+    let trigger = |trigger| {
+        Param::new(VM_ISA_SET_IRQ_TRIGGER)
+            .i32(0, 5)
+            .i32(4, trigger)
+            .decode()
+    };
     for (raw, trigger_mode) in [(0, Trigger::Edge), (1, Trigger::Level)] {
         let expected = Request::IsaSetIrqTrigger {
             atpic_irq: 5,
@@ -118,7 +133,10 @@ fn a_device_register_has_a_width_of_up_to_8_bytes() {
     for width in 4..8 {
         assert_eq!(get(width), Err(EINVAL));
     }
-    let set = Param::new(VM_SET_KERNEMU_DEV).i32(0, 1).i32(4, 2).u64(8, 0xfec0_0000);
+    let set = Param::new(VM_SET_KERNEMU_DEV)
+        .i32(0, 1)
+        .i32(4, 2)
+        .u64(8, 0xfec0_0000);
     let expected = Request::SetKernemuDev {
         vcpu: VcpuId(1),
         gpa: Gpa(0xfec0_0000),
@@ -131,7 +149,10 @@ fn a_device_register_has_a_width_of_up_to_8_bytes() {
 #[test]
 fn the_clock_and_its_memory() {
     assert_eq!(
-        Param::new(VM_RTC_WRITE).i32(0, 0x34).i32(4, 0xff12).decode(),
+        Param::new(VM_RTC_WRITE)
+            .i32(0, 0x34)
+            .i32(4, 0xff12)
+            .decode(),
         Ok(Request::RtcWrite {
             offset: 0x34,
             value: 0x12
@@ -150,8 +171,14 @@ fn answers() {
         encode(reply, &mut param.bytes);
         param.bytes
     };
-    assert_eq!(i32_at(&answer(VM_IOAPIC_PINCOUNT, &Reply::IoapicPincount(32)), 0), 32);
-    let hpet = answer(VM_GET_HPET_CAPABILITIES, &Reply::HpetCapabilities(0x8086_a701));
+    assert_eq!(
+        i32_at(&answer(VM_IOAPIC_PINCOUNT, &Reply::IoapicPincount(32)), 0),
+        32
+    );
+    let hpet = answer(
+        VM_GET_HPET_CAPABILITIES,
+        &Reply::HpetCapabilities(0x8086_a701),
+    );
     assert_eq!(i32_at(&hpet, 0) as u32, 0x8086_a701);
     assert_eq!(answer(VM_RTC_READ, &Reply::RtcData(0x26))[4], 0x26);
     assert_eq!(u64_at(&answer(VM_RTC_GETTIME, &Reply::RtcTime(77)), 0), 77);
