@@ -3,11 +3,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use vmmapi::Gpa;
+
+use crate::ranges::{Overlap, RangeMap};
 
 /// A device with registers in memory. `offset` is the access' in the device's range; the
 /// whole access is within it.
@@ -24,13 +25,6 @@ pub trait MmioBus {
     fn read(&self, gpa: Gpa, size: u8) -> Option<u64>;
     /// Whether a device took it.
     fn write(&self, gpa: Gpa, size: u8, value: u64) -> bool;
-}
-
-#[derive(Clone)]
-struct Range {
-    len: u64,
-    name: String,
-    device: Arc<dyn MmioDevice>,
 }
 
 /// Two devices want the same addresses, or a range ends beyond the last one.
@@ -57,10 +51,10 @@ impl fmt::Display for MmioError {
     }
 }
 
-/// All ranges, by first address.
+/// All ranges.
 #[derive(Default)]
 pub struct MmioMap {
-    ranges: RwLock<BTreeMap<u64, Range>>,
+    ranges: RwLock<RangeMap<dyn MmioDevice>>,
 }
 
 impl MmioMap {
@@ -72,40 +66,32 @@ impl MmioMap {
         len: u64,
         device: Arc<dyn MmioDevice>,
     ) -> Result<(), MmioError> {
-        let name = name.into();
-        let start = gpa.get();
-        let Some(end) = start.checked_add(len).filter(|_| len > 0) else {
-            return Err(MmioError::BadRange { name, gpa, len });
-        };
-        let mut ranges = self.ranges.write().unwrap_or_else(|e| e.into_inner());
-        // The last one that begins before the end is the only one that can reach in.
-        if let Some((at, range)) = ranges.range(..end).next_back() {
-            if at + range.len > start {
-                return Err(MmioError::Taken {
+        let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
+        ranges
+            .insert(name.into(), gpa.get(), len, device)
+            .map_err(|overlap| match overlap {
+                Overlap::Taken { name, by, at } => MmioError::Taken {
                     name,
-                    by: range.name.clone(),
-                    gpa: Gpa(start.max(*at)),
-                });
-            }
-        }
-        ranges.insert(start, Range { len, name, device });
-        Ok(())
+                    by,
+                    gpa: Gpa(at),
+                },
+                Overlap::NoAddress { name } => MmioError::BadRange { name, gpa, len },
+            })
     }
 
     /// Takes the device away whose range begins at `gpa`; whether one did. An access that
     /// another vcpu is in the middle of still ends at the device.
     pub fn unregister(&self, gpa: Gpa) -> bool {
-        let mut ranges = self.ranges.write().unwrap_or_else(|e| e.into_inner());
-        ranges.remove(&gpa.get()).is_some()
+        let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
+        ranges.remove(gpa.get())
     }
 
     /// The device that has all `size` bytes at `gpa`, and the offset in it. The lock is
     /// free again when it is called: a device may move ranges.
     fn find(&self, gpa: Gpa, size: u8) -> Option<(Arc<dyn MmioDevice>, u64)> {
-        let ranges = self.ranges.read().unwrap_or_else(|e| e.into_inner());
-        let (at, range) = ranges.range(..=gpa.get()).next_back()?;
-        let offset = gpa.get() - at;
-        (offset.checked_add(size.into())? <= range.len).then(|| (range.device.clone(), offset))
+        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
+        let (device, offset) = ranges.find(gpa.get(), size.into())?;
+        Some((Arc::clone(device), offset))
     }
 }
 

@@ -67,9 +67,9 @@ impl<T: ?Sized> RangeMap<T> {
         Ok(())
     }
 
-    /// Takes back the range that begins there.
-    pub fn remove(&mut self, first: u64) {
-        self.ranges.remove(&first);
+    /// Takes back the range that begins there; whether there was one.
+    pub fn remove(&mut self, first: u64) -> bool {
+        self.ranges.remove(&first).is_some()
     }
 
     /// Who owns all `len` addresses from `at` on, and how far into the range they are.
@@ -126,7 +126,9 @@ mod tests {
         }
         map.insert("between".into(), 0x20, 0x10, Arc::new(0))
             .unwrap();
-        map.remove(0x10);
-        map.insert("before".into(), 0, 0x20, Arc::new(0)).unwrap();
+        assert!(map.remove(0x10));
+        assert!(!map.remove(0x11), "in the middle of one");
+        assert!(map.remove(0x20));
+        map.insert("before".into(), 0, 0x30, Arc::new(0)).unwrap();
     }
 }

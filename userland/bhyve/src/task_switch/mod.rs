@@ -171,7 +171,7 @@ impl<C: TaskCpu> Switch<'_, C> {
         let mut image = self.image(&new)?;
         if nested {
             image[LINK].copy_from_slice(&old.selector.0.to_le_bytes());
-            self.cpu.store(&new.image, &image[..new.format.len()])?;
+            self.cpu.store(&new.image, &image[..new.format.size()])?;
         }
         let busy = new.descriptor.with_busy(true);
         if reason != TaskSwitchReason::Iret {
@@ -225,10 +225,10 @@ impl<C: TaskCpu> Switch<'_, C> {
         if !descriptor.present() {
             return Err(self.about(NOT_PRESENT, selector));
         }
-        if (descriptor.limit() as usize) < format.len() - 1 {
+        if (descriptor.limit() as usize) < format.size() - 1 {
             return Err(self.about(INVALID_TSS, selector));
         }
-        let image = self.place(Gla(descriptor.base()), format.len(), true)?;
+        let image = self.place(Gla(descriptor.base()), format.size(), true)?;
         Ok(Tss {
             selector,
             format,
@@ -308,7 +308,7 @@ impl<C: TaskCpu> Switch<'_, C> {
     /// The new task's TSS, after the old one was saved: they may be the same.
     fn image(&mut self, new: &Tss<C::Place>) -> Step<C, [u8; MAX_LEN]> {
         let mut image = [0; MAX_LEN];
-        self.cpu.load(&new.image, &mut image[..new.format.len()])?;
+        self.cpu.load(&new.image, &mut image[..new.format.size()])?;
         Ok(image)
     }
 

@@ -31,7 +31,7 @@ pub struct Task {
 
 impl TssFormat {
     /// The smallest TSS.
-    pub const fn len(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Self::Bits16 => 44,
             Self::Bits32 => MAX_LEN,
