@@ -154,7 +154,7 @@ venv() {
 
 setup_pkg() {
 	wanted=
-	for package in llvm19 gmake bochs; do
+	for package in llvm19 gmake bochs acpica-tools; do
 		pkg info -e "$package" || wanted="$wanted $package"
 	done
 	if [ -n "$wanted" ]; then

@@ -1,6 +1,8 @@
 //! The tables, followed from the RSDP as an operating system follows them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
 
 use super::*;
 use crate::pci::bar::Windows;
@@ -203,6 +205,50 @@ fn kernel_devices_are_described() {
     assert!(contains(tables["DSDT"], b"_ADR\x0c\x00\x00\x1f\x00"));
 }
 
+/// A directory with SIGNATURE.dat for each table; gone in the end.
+struct TableFiles {
+    directory: PathBuf,
+    signatures: Vec<String>,
+}
+
+impl TableFiles {
+    fn new(name: &str, hardware: &Hardware) -> Self {
+        let directory = std::env::temp_dir().join(format!("acpi-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let image = tables(hardware);
+        let mut signatures = Vec::new();
+        for (signature, table) in follow(&image) {
+            std::fs::write(directory.join(format!("{signature}.dat")), table).unwrap();
+            signatures.push(signature);
+        }
+        Self {
+            directory,
+            signatures,
+        }
+    }
+
+    /// What a program of ACPICA prints about the files.
+    fn run(&self, program: &str, args: &[&str]) -> String {
+        let output = Command::new(program)
+            .current_dir(&self.directory)
+            .args(args)
+            .output()
+            .unwrap_or_else(|error| {
+                panic!("{program} (package acpica-tools; make setup installs it): {error}")
+            });
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(output.status.success(), "{program} {args:?}: {text}");
+        text
+    }
+}
+
+impl Drop for TableFiles {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
 /// ACPICA's compiler takes each table apart and puts it together again; what it has to say
 /// about them, it would say in a guest too.
 #[test]
@@ -215,43 +261,121 @@ fn acpica_has_no_complaint_about_any_table() {
     for (name, hardware) in [
         ("whole", whole(4)),
         ("bare", bare()),
-        ("several_buses", several_buses),
-        ("no_bridge", no_bridge),
+        ("several-buses", several_buses),
+        ("no-bridge", no_bridge),
     ] {
-        let directory = std::env::temp_dir().join(format!("acpi-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let image = tables(&hardware);
-        for (signature, table) in follow(&image) {
-            if matches!(signature.as_str(), "RSDT" | "XSDT") {
-                continue;
-            }
-            std::fs::write(directory.join(format!("{signature}.dat")), table).unwrap();
-            check_with_iasl(&directory, &signature);
+        let files = TableFiles::new(name, &hardware);
+        // The compiler doesn't know the two that only list others.
+        let lists = ["RSDT", "XSDT"];
+        let others = |signature: &&String| !lists.contains(&signature.as_str());
+        for signature in files.signatures.iter().filter(others) {
+            check_with_iasl(&files, signature);
         }
-        std::fs::remove_dir_all(&directory).unwrap();
     }
 }
 
-/// Disassembles SIGNATURE.dat and compiles the result, both without a warning.
-fn check_with_iasl(directory: &std::path::Path, signature: &str) {
+fn check_with_iasl(files: &TableFiles, signature: &str) {
+    // -we: a warning is an error.
     for (option, suffix) in [("-d", "dat"), ("-we", "dsl")] {
-        let output = std::process::Command::new("iasl")
-            .current_dir(directory)
-            .args([option, &format!("{signature}.{suffix}")])
-            .output()
-            .expect("iasl (Debian: acpica-tools; make setup installs it)");
-        let text =
-            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        let complaint = text.lines().find(|line| {
-            let line = line.to_ascii_lowercase();
-            ["warning", "error", "invalid"]
-                .iter()
-                .any(|word| line.contains(word))
-                && !line.contains("0 errors, 0 warnings")
+        let text = files.run("iasl", &[option, &format!("{signature}.{suffix}")]);
+        let complaint = text.lines().map(str::to_ascii_lowercase).find(|line| {
+            let bad = ["warning", "error", "invalid"];
+            bad.iter().any(|word| line.contains(word)) && !line.contains("0 errors, 0 warnings")
         });
-        assert!(
-            output.status.success() && complaint.is_none(),
-            "{signature}: {text}"
-        );
+        assert_eq!(complaint, None, "{signature}: {text}");
     }
+}
+
+#[test]
+fn what_the_bus_decodes_and_where_the_router_is_stands_in_the_dsdt() {
+    let mut hardware = whole(1);
+    hardware.buses[0].windows.memory64 = 0..0;
+    let files = TableFiles::new("windows", &hardware);
+    files.run("iasl", &["-d", "DSDT.dat"]);
+    let text = std::fs::read_to_string(files.directory.join("DSDT.dsl")).unwrap();
+    let words: Vec<&str> = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .flat_map(str::split_whitespace)
+        .collect();
+    let text = words.join(" ");
+    for window in [
+        "0x0000, 0x0000, 0x0CF7, 0x0000, 0x0CF8,",
+        "0x0000, 0x0D00, 0x1FFF, 0x0000, 0x1300,",
+        "0x0000, 0x2000, 0x213F, 0x0000, 0x0140,",
+        "0x00000000, 0xC0000000, 0xC02FFFFF, 0x00000000, 0x00300000,",
+        "Memory32Fixed (ReadWrite, 0xE0000000, 0x10000000, )",
+    ] {
+        assert!(text.contains(window), "{window}: {text}");
+    }
+    assert!(!text.contains("QWordMemory"), "{text}");
+    let registers = "Offset (0x60), PIRA, 8, PIRB, 8, PIRC, 8, PIRD, 8, \
+                     Offset (0x68), PIRE, 8, PIRF, 8, PIRG, 8, PIRH, 8";
+    assert!(text.contains(registers), "{text}");
+}
+
+#[test]
+fn the_console_is_com1_and_the_configuration_space_is_at_its_address() {
+    let image = tables(&whole(1));
+    let tables = follow(&image);
+    let spcr = tables["SPCR"];
+    assert_eq!((spcr.len(), spcr[36], qword(spcr, 44)), (80, 0, 0x3f8));
+    assert_eq!((spcr[52], spcr[53], spcr[58]), (1, 4, 7), "IRQ 4, 115200");
+    assert_eq!(dword(spcr, 64), u32::MAX, "not a PCI device");
+    let mcfg = tables["MCFG"];
+    assert_eq!(
+        (qword(mcfg, 44), mcfg[54], mcfg[55]),
+        (0xe000_0000, 0, 0xff)
+    );
+
+    let mut without = whole(1);
+    without.com_ports = vec![1];
+    let image = super::tables(&without);
+    assert!(!follow(&image).contains_key("SPCR"));
+}
+
+/// ACPICA's interpreter runs the methods, on registers that are memory.
+#[test]
+fn routing_follows_the_interrupt_model_and_links_follow_their_registers() {
+    let files = TableFiles::new("methods", &whole(1));
+    let run = |methods: &[&str]| {
+        let batch: Vec<String> = methods.iter().map(|m| format!("execute {m}")).collect();
+        let text = files.run(
+            "acpiexec",
+            &["-b", &batch.join("; "), "DSDT.dat", "FACP.dat"],
+        );
+        text.split("Evaluating ")
+            .skip(1)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let routing = run(&["\\_SB.PC00._PRT", "\\_PIC 1", "\\_SB.PC00._PRT"]);
+    for link in ["Name LNKB Device", "Name LNKH Device"] {
+        assert!(routing[0].contains(link), "{}", routing[0]);
+        assert!(!routing[2].contains(link), "{}", routing[2]);
+    }
+    for pin in [
+        "[Integer] = 0000000000000010",
+        "[Integer] = 0000000000000017",
+    ] {
+        assert!(routing[2].contains(pin), "{}", routing[2]);
+    }
+
+    let link = |method| format!("\\_SB.PC00.ISA.LNKE.{method}");
+    let (status, current, disable) = (link("_STA"), link("_CRS"), link("_DIS"));
+    // The descriptor that LCRS makes, with interrupt 11.
+    let set = link("_SRS (89 06 00 0D 01 0B 00 00 00 79 00)");
+    let answers = run(&[&set, &status, &current, &disable, &status, &current]);
+    assert!(answers[1].contains("= 000000000000000B"), "{}", answers[1]);
+    assert!(
+        answers[2].contains("89 06 00 0D 01 0B 00 00 00 79 00"),
+        "{}",
+        answers[2]
+    );
+    assert!(answers[4].contains("= 0000000000000009"), "{}", answers[4]);
+    assert!(
+        answers[5].contains("89 06 00 0D 01 00 00 00 00 79 00"),
+        "{}",
+        answers[5]
+    );
 }
