@@ -6,6 +6,7 @@
 mod abi;
 mod devices;
 mod emulate;
+mod emulate_faults;
 mod exits;
 mod lifecycle;
 mod machine;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let tests = [
         exits::TESTS,
         emulate::TESTS,
+        emulate_faults::TESTS,
         registers::TESTS,
         memory::TESTS,
         abi::TESTS,

@@ -7,3 +7,4 @@ mod faults;
 mod machine;
 mod oracle;
 mod strings;
+mod vie;
