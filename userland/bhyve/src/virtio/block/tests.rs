@@ -1,9 +1,6 @@
 //! Tests of disks: requests through the rings, with an image file behind them.
 
-use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::unix::fs::MetadataExt;
 
 use proptest::prelude::*;
 use vmmapi::Gpa;
@@ -11,6 +8,7 @@ use vmmapi::Gpa;
 use super::{feature, virtio_blk};
 use crate::ports::Width;
 use crate::virtio::tests::guest::{Guest, Part, Ring, Version, into, out};
+use crate::virtio::tests::image::Image;
 
 const OK: u8 = 0;
 const IO_ERROR: u8 = 1;
@@ -22,45 +20,6 @@ const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
 const DISCARD: u32 = 11;
 const WRITE_ZEROES: u32 = 13;
-
-/// An image file that is gone with the test.
-struct Image(PathBuf);
-
-impl Image {
-    fn new(bytes: &[u8]) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bhyve-disk-{}-{number}", std::process::id());
-        // Not below /tmp, which may be a tmpfs: no O_DIRECT there.
-        let path = std::env::current_exe().unwrap().with_file_name(name);
-        std::fs::write(&path, bytes).unwrap();
-        Self(path)
-    }
-
-    fn with(&self, options: &str) -> String {
-        format!("{}{options}", self.0.display())
-    }
-
-    fn file(&self) -> File {
-        File::options()
-            .read(true)
-            .write(true)
-            .open(&self.0)
-            .unwrap()
-    }
-
-    fn read(&self, at: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        self.file().read_exact_at(&mut bytes, at).unwrap();
-        bytes
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 /// A guest with a started disk.
 struct Machine {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use vmmapi::Gpa;
 
 use super::guest::{Guest, Part, Ring, Version, into, out, write_descriptor};
+use super::image::Image;
 use crate::ports::Width;
 use crate::virtio::block::virtio_blk;
 use crate::virtio::rnd::virtio_rnd;
@@ -41,30 +42,6 @@ fn fill(g: &Guest, ring: &Ring, descriptors: &[(u64, u32, u16, u16)]) {
     }
 }
 
-/// A disk of 64 KiB that is gone with the test.
-struct Image(std::path::PathBuf);
-
-impl Image {
-    fn new() -> Self {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "bhyve-random-{}-{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, vec![0x5a; 65536]).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -77,9 +54,9 @@ proptest! {
         header in proptest::collection::vec(0_u8..16, 16),
         jump: bool,
     ) {
-        let image = Image::new();
+        let image = Image::new(&[0x5a; 65536]);
         let version = if modern { Version::Modern } else { Version::Legacy };
-        let g = Guest::new(version, virtio_blk, image.0.to_str().unwrap());
+        let g = Guest::new(version, virtio_blk, &image.with(""));
         let mut ring = g.start(features & g.offered() & !(1 << 27));
         g.memory.copy_to(Gpa(0x20_0200), &header).unwrap();
         fill(&g, &ring, &descriptors);
