@@ -73,17 +73,7 @@ impl Board {
         let router = Arc::new(PirqRouter::new(controllers.clone(), pins));
 
         let power_button = init_pm(&ports, &controllers, &router, &suspend)?;
-        let keyboard = kbdc::KeyboardController {
-            suspend: Arc::clone(&suspend),
-        };
-        ports.register("keyboard controller", kbdc::PORT, 1, Arc::new(keyboard))?;
-        ports.register("POST codes", post::PORT, 1, Arc::new(post::Post))?;
-        if options.bvm_console {
-            let backend = open_backend("-b", "stdio")?;
-            let console = bvmcons::start(backend).map_err(BuildError::Thread)?;
-            ports.register("bvmcons", bvmcons::PORT, bvmcons::PORTS, console)?;
-        }
-        let com_ports = init_com_ports(&ports, options, &controllers, &router)?;
+        let com_ports = init_inout(&ports, options, &controllers, &router, &suspend)?;
         let (mmio, pci) = init_pci(vm, options, &ports, controllers, router, suspend)?;
         Ok(Self {
             ports,
@@ -93,6 +83,27 @@ impl Board {
             power_button,
         })
     }
+}
+
+/// What has fixed ports (step (8)). The answer is which com ports there are.
+fn init_inout(
+    ports: &PortBus,
+    options: &Options,
+    controllers: &Controllers,
+    router: &PirqRouter,
+    suspend: &Suspend,
+) -> Result<Vec<usize>, BuildError> {
+    let keyboard = kbdc::KeyboardController {
+        suspend: Arc::clone(suspend),
+    };
+    ports.register("keyboard controller", kbdc::PORT, 1, Arc::new(keyboard))?;
+    ports.register("POST codes", post::PORT, 1, Arc::new(post::Post))?;
+    if options.bvm_console {
+        let backend = open_backend("-b", "stdio")?;
+        let console = bvmcons::start(backend).map_err(BuildError::Thread)?;
+        ports.register("bvmcons", bvmcons::PORT, bvmcons::PORTS, console)?;
+    }
+    init_com_ports(ports, options, controllers, router)
 }
 
 /// The fixed hardware of ACPI. Its interrupt is level-triggered and may be shared by PCI.
