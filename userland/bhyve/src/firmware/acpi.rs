@@ -43,7 +43,6 @@ mod boot_arch {
     pub const LEGACY_DEVICES: u16 = 1 << 0;
     pub const NO_VGA: u16 = 1 << 2;
     pub const NO_MSI: u16 = 1 << 3;
-    pub const NO_ASPM: u16 = 1 << 4;
     pub const NO_CMOS_RTC: u16 = 1 << 5;
 }
 
@@ -216,7 +215,7 @@ fn fadt(hardware: &Hardware, facs: u32, dsdt: u32) -> Vec<u8> {
     fadt.reset_reg = port_address(RESET_PORT, 8, AccessSize::ByteAccess);
     fadt.reset_value = RESET_VALUE;
 
-    let mut arch = boot_arch::NO_VGA | boot_arch::NO_ASPM;
+    let mut arch = boot_arch::NO_VGA;
     if !hardware.com_ports.is_empty() {
         arch |= boot_arch::LEGACY_DEVICES;
     }
