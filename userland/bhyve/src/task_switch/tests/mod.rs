@@ -155,6 +155,11 @@ fn unfit_segments_are_faults_of_the_new_task() {
     );
     assert_eq!(fault(&|t| t.selectors[2] = 0), invalid(0));
     assert_eq!(fault(&|t| t.selectors[2] = CODE), invalid(CODE));
+    assert_eq!(
+        fault(&|t| t.selectors[2] = DATA | 3),
+        invalid(DATA),
+        "RPL is not CPL"
+    );
     assert_eq!(fault(&|t| t.selectors[2] = USER_DATA), invalid(USER_DATA));
     assert_eq!(fault(&|t| t.selectors[0] = OLD), invalid(OLD));
     assert_eq!(
