@@ -5,6 +5,7 @@
 //! Run with many test threads (`--test-threads=64`): a thread that waits for a lab costs
 //! nothing, and labs that somebody waits for stay up.
 
+mod apic;
 mod bhyvectl;
 mod entry_failure;
 mod guests;
@@ -12,6 +13,7 @@ mod host;
 mod kill;
 mod leaks;
 mod life;
+mod linux;
 mod models;
 mod refusal;
 mod session;

@@ -19,7 +19,7 @@ fn the_same_bytes_give_the_same_result_on_every_cpu_model() {
             ..LabConfig::default()
         };
         on_host(config, |host| {
-            let outputs = ["demo", "modes", "exits"].map(|guest| {
+            let outputs = ["demo", "modes", "exits", "apic"].map(|guest| {
                 let text = host.run_guest(guest, 64);
                 format!("{guest}:\n{}", comparable(&text))
             });
