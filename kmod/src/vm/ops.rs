@@ -4,6 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use vmm_core::cpu::cpuid::CpuidPolicy;
@@ -82,7 +83,7 @@ pub struct RunEnv<'a> {
     pub stats: &'a VcpuStats,
     pub cpuid: &'a CpuidPolicy,
     pub msrs: &'a mut MsrState,
-    pub apic: &'a mut Apic,
+    pub apic: &'a mut Watched<Apic>,
     /// What others have sent to `apic` since it last looked.
     pub inbox: &'a Inbox,
     pub platform: &'a dyn Platform,
@@ -110,6 +111,46 @@ pub trait Platform {
 
 /// A vcpu's local APIC, on a page that the CPU may use too.
 pub type Apic = LocalApic<PageBox<ApicPage>>;
+
+/// A value that remembers whether somebody could have changed it: the backend looks at a
+/// local APIC only then, not at every entry.
+pub struct Watched<T> {
+    value: T,
+    changed: bool,
+}
+
+impl<T> Watched<T> {
+    pub const fn new(value: T) -> Self {
+        Self {
+            value,
+            changed: true,
+        }
+    }
+
+    /// Somebody has had a mutable reference since [`Self::seen`].
+    pub fn changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Its state is known.
+    pub fn seen(&mut self) {
+        self.changed = false;
+    }
+}
+
+impl<T> Deref for Watched<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for Watched<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.changed = true;
+        &mut self.value
+    }
+}
 
 /// Reasons for a vcpu to leave the run loop. Set first, then kick the vcpu's CPU: the
 /// loop checks them with interrupts off right before each entry, so none is missed.

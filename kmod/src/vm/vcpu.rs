@@ -20,7 +20,7 @@ use vmm_core::vcpu::events::EventQueue;
 use vmm_core::vcpu::state::VcpuState;
 
 use super::cpuset::CpuSet;
-use super::ops::{Apic, RunRequests, VcpuOps, VmOps};
+use super::ops::{Apic, RunRequests, VcpuOps, VmOps, Watched};
 use crate::host::cpu;
 use crate::host::mem::PageBox;
 use crate::host::sync::{SxLock, SxWriteGuard, WaitQueue};
@@ -61,7 +61,7 @@ pub struct Contents {
     pub events: EventQueue,
     pub msrs: MsrState,
     // Behind the backend, whose VMCS has its page: fields drop in order.
-    pub apic: Apic,
+    pub apic: Watched<Apic>,
     /// Where the guest continues.
     pub next_rip: u64,
     /// The guest executed HLT and nothing has woken it since.
@@ -98,7 +98,7 @@ impl Vcpu {
             backend,
             events: EventQueue::new(),
             msrs,
-            apic: Apic::new(page, id, inbox.clone()),
+            apic: Watched::new(Apic::new(page, id, inbox.clone())),
             next_rip: 0,
             halted: None,
         };

@@ -101,7 +101,7 @@ impl Run<'_, '_> {
         // Translations made while accesses were not virtualized must not be used any
         // more (30.4.6), on whatever CPU.
         vm.ept.generation.fetch_add(1, Ordering::Release);
-        self.interrupts.look = true;
+        self.vcpu.interrupts.look = true;
     }
 
     /// Tells the CPU what the local APIC has come to since the last entry.
@@ -145,7 +145,7 @@ impl Run<'_, '_> {
     /// instruction is done.
     pub fn tpr_below_threshold(&mut self) -> Outcome {
         self.env.stats.incr(Stat::VmexitTpr);
-        self.interrupts.look = true;
+        self.vcpu.interrupts.look = true;
         Outcome::Resume
     }
 
@@ -201,7 +201,6 @@ impl Run<'_, '_> {
         on: Outcome,
         leave: fn(ExitKind) -> Outcome,
     ) -> Outcome {
-        self.interrupts.look = true;
         match self.env.platform.apic_effect(self.env.apic, effect) {
             Some(kind) => leave(kind),
             None => on,
@@ -210,11 +209,10 @@ impl Run<'_, '_> {
 
     /// RDMSR of one of the local APIC's ([`vmm_core::cpu::msr::is_local_apic`]).
     pub fn apic_rdmsr(&mut self, code: u32) -> Result<u64, GeneralProtection> {
-        let apic = &mut *self.env.apic;
         match code {
-            IA32_APIC_BASE => Ok(apic.apic_base()),
-            IA32_TSC_DEADLINE => Ok(apic.tsc_deadline(&self.vcpu.apic_clock())),
-            _ => apic.msr_read(code, &self.vcpu.apic_clock()),
+            IA32_APIC_BASE => Ok(self.env.apic.apic_base()),
+            IA32_TSC_DEADLINE => Ok(self.env.apic.tsc_deadline(&self.vcpu.apic_clock())),
+            _ => self.env.apic.msr_read(code, &self.vcpu.apic_clock()),
         }
     }
 
@@ -239,6 +237,5 @@ impl Run<'_, '_> {
     /// MOV to CR8 that exits.
     pub fn set_cr8(&mut self, value: u8) {
         self.env.apic.set_cr8(value);
-        self.interrupts.look = true;
     }
 }

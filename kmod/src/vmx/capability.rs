@@ -104,6 +104,8 @@ pub fn vmx_setcap(this: &mut VtxVcpu, cap: Capability, on: bool) -> Result<(), E
             Means::TrapFlag => set_trap_flag(vmcs, vcpu, on),
             Means::Flag => {}
         }
+        // Whether interrupts are held back depends on it.
+        vcpu.interrupts.look = true;
         let bit = 1 << cap as u32;
         vcpu.capabilities = vcpu.capabilities & !bit | if on { bit } else { 0 };
     });

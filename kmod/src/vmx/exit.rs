@@ -71,7 +71,7 @@ impl Run<'_, '_> {
             ExitReason::InterruptWindow => {
                 self.env.stats.incr(Stat::VmexitIntrWindow);
                 self.set_proc_control(ProcControls::INTERRUPT_WINDOW_EXITING, false);
-                self.interrupts.look = true;
+                self.vcpu.interrupts.look = true;
                 Outcome::Resume
             }
             ExitReason::NmiWindow => {

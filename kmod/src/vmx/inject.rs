@@ -22,16 +22,17 @@ use super::vcpu::Blocking;
 
 const RFLAGS_IF: u64 = 1 << 9;
 
-/// What the run loop remembers about interrupts between two entries.
+/// What the backend remembers about interrupts between two entries.
 pub struct Interrupts {
-    /// The local APIC has changed, or the guest has become interruptible: look again.
+    /// Look again although the local APIC hasn't changed ([`crate::vm::ops::Watched`]): the
+    /// guest has become interruptible, say.
     pub look: bool,
     /// The local APIC lets the 8259s' interrupts through.
     takes_extint: bool,
 }
 
 impl Interrupts {
-    /// At the start of a run: anything may have changed.
+    /// After a reset.
     pub const START: Self = Self {
         look: true,
         takes_extint: false,
@@ -68,7 +69,11 @@ impl Run<'_, '_> {
         if self.env.requests.nmi.load(Ordering::Acquire) && !self.vcpu.masks_interrupts() {
             injected |= self.inject_nmi(injected);
         }
-        if self.interrupts.look || self.interrupts.takes_extint && self.env.platform.pic_pending() {
+        let known = &self.vcpu.interrupts;
+        if known.look
+            || self.env.apic.changed()
+            || known.takes_extint && self.env.platform.pic_pending()
+        {
             self.inject_interrupt(injected);
         }
         None
@@ -84,7 +89,6 @@ impl Run<'_, '_> {
         if accepted.nmi {
             self.env.requests.nmi.store(true, Ordering::SeqCst);
         }
-        self.interrupts.look = true;
     }
 
     /// Something waits that ends a HLT, given the guest's RFLAGS.
@@ -141,8 +145,8 @@ impl Run<'_, '_> {
     /// lowers its priority (TPR threshold).
     #[inline(never)]
     fn inject_interrupt(&mut self, injected: bool) {
-        self.interrupts.look = false;
-        self.interrupts.takes_extint = self.env.apic.takes_extint();
+        self.vcpu.interrupts.look = false;
+        self.vcpu.interrupts.takes_extint = self.env.apic.takes_extint();
         let mut window = false;
         // While a debugger steps they wait for a later run.
         if !self.vcpu.masks_interrupts() {
@@ -157,6 +161,7 @@ impl Run<'_, '_> {
         }
         self.set_proc_control(ProcControls::INTERRUPT_WINDOW_EXITING, window);
         self.sync_virtual_apic();
+        self.env.apic.seen();
     }
 
     /// What waits and isn't delivered by the CPU itself.

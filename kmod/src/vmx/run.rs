@@ -17,7 +17,6 @@ use super::debug::{self, HostDebugRegs};
 use super::exit::Outcome;
 use super::fail;
 use super::host_state::{self, SavedHost};
-use super::inject::Interrupts;
 use super::instr::{self, InveptType, InvvpidType};
 use super::switch::{VMX_RETURN_LONGJMP, vmx_enter};
 use super::vcpu::{Blocking, Vcpu, VtxVcpu};
@@ -35,7 +34,6 @@ pub struct Run<'a, 'e> {
     pub owns_debug_regs: bool,
     /// An NMI-window exit has just said that an NMI can be delivered.
     pub nmi_window_open: bool,
-    pub interrupts: Interrupts,
 }
 
 /// Runs the guest from `rip` until something that the vm layer has to answer (⑦).
@@ -56,7 +54,6 @@ pub fn vmx_run(this: &mut VtxVcpu, rip: u64, env: &mut RunEnv<'_>) -> VmExit {
         env,
         owns_debug_regs: false,
         nmi_window_open: false,
-        interrupts: Interrupts::START,
     };
     let host = SavedHost::save();
     run.prepare(host_cpu, rip);

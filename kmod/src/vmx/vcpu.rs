@@ -18,6 +18,7 @@ use super::debug::DebugRegs;
 use super::fail;
 use super::fpu::GuestFpu;
 use super::host_state::HostFields;
+use super::inject::Interrupts;
 use super::msrs::GuestMsrs;
 use super::run::vmx_run;
 use super::switch::VmxCtx;
@@ -52,6 +53,7 @@ pub struct Vcpu {
     /// Guest TSC = host TSC + offset.
     pub tsc_offset: u64,
     pub apic: VirtualApic,
+    pub interrupts: Interrupts,
     /// Where the last run left; another RIP at the next ends an interrupt shadow.
     pub next_rip: Option<u64>,
     /// The CPU whose host state is in the VMCS.

@@ -24,6 +24,7 @@ use super::cr;
 use super::debug::DebugRegs;
 use super::fpu::GuestFpu;
 use super::host_state::HostFields;
+use super::inject::Interrupts;
 use super::msrs::GuestMsrs;
 use super::switch::{VmxCtx, vmx_longjmp, vmx_longjmp_flush_rsb};
 use super::vcpu::{Vcpu, VcpuControls, VtxVcpu};
@@ -113,6 +114,7 @@ impl VmOps for VtxVm {
             traced_tf: None,
             tsc_offset: 0,
             apic: VirtualApic::new(apic_page),
+            interrupts: Interrupts::START,
             next_rip: None,
             last_cpu: None,
             host: HostFields::default(),
@@ -138,6 +140,7 @@ pub fn vcpu_reset(this: &mut VtxVcpu) {
     vcpu.traced_tf = None;
     vcpu.tsc_offset = 0;
     vcpu.apic = VirtualApic::new(vcpu.apic.page);
+    vcpu.interrupts = Interrupts::START;
     vcpu.next_rip = None;
     vcpu.last_cpu = None;
     vcpu.host = HostFields::default();
