@@ -3,26 +3,25 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 struct Range<T: ?Sized> {
+    first: u64,
     /// Its last address, so that a range can end with the address space.
     last: u64,
     name: String,
     owner: Arc<T>,
 }
 
-/// Ranges by their first address.
+/// Ranges by their first address: a sorted array, because they are looked up with every
+/// access and seldom change.
 pub struct RangeMap<T: ?Sized> {
-    ranges: BTreeMap<u64, Range<T>>,
+    ranges: Vec<Range<T>>,
 }
 
 impl<T: ?Sized> Default for RangeMap<T> {
     fn default() -> Self {
-        Self {
-            ranges: BTreeMap::new(),
-        }
+        Self { ranges: Vec::new() }
     }
 }
 
@@ -54,29 +53,45 @@ impl<T: ?Sized> RangeMap<T> {
         };
         // Ranges don't overlap each other, so that the last one to begin before the new
         // one's end is the last one to end, too.
-        if let Some((other, range)) = self.ranges.range(..=last).next_back() {
+        if let Some(range) = self.last_before(last) {
             if range.last >= first {
                 return Err(Overlap::Taken {
                     name,
                     by: range.name.clone(),
-                    at: first.max(*other),
+                    at: first.max(range.first),
                 });
             }
         }
-        self.ranges.insert(first, Range { last, name, owner });
+        let range = Range {
+            first,
+            last,
+            name,
+            owner,
+        };
+        let at = self.ranges.partition_point(|range| range.first < first);
+        self.ranges.insert(at, range);
         Ok(())
     }
 
     /// Takes back the range that begins there; whether there was one.
     pub fn remove(&mut self, first: u64) -> bool {
-        self.ranges.remove(&first).is_some()
+        let at = self
+            .ranges
+            .binary_search_by_key(&first, |range| range.first);
+        at.map(|at| self.ranges.remove(at)).is_ok()
     }
 
     /// Who owns all `len` addresses from `at` on, and how far into the range they are.
     pub fn find(&self, at: u64, len: u64) -> Option<(&Arc<T>, u64)> {
         let last = at.checked_add(len.checked_sub(1)?)?;
-        let (first, range) = self.ranges.range(..=at).next_back()?;
-        (last <= range.last).then(|| (&range.owner, at - first))
+        let range = self.last_before(at)?;
+        (last <= range.last).then(|| (&range.owner, at - range.first))
+    }
+
+    /// The last range that begins at `at` or before.
+    fn last_before(&self, at: u64) -> Option<&Range<T>> {
+        let behind = self.ranges.partition_point(|range| range.first <= at);
+        self.ranges[..behind].last()
     }
 }
 
