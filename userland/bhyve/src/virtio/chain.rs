@@ -284,3 +284,39 @@ impl<'a> Walk<'a> {
         Ok(Some(descriptor))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_split_anywhere() {
+        let memory = GuestMemory::anonymous(&[(Gpa(0), 4096)]).unwrap();
+        memory.copy_to(Gpa(0), b"abcdefgh").unwrap();
+        let pieces = [(4, 1), (0, 3), (5, 2)];
+        let buffers = || {
+            Buffers(
+                pieces
+                    .map(|(at, len)| memory.slice(Gpa(at), len).unwrap())
+                    .into(),
+            )
+        };
+        let text = |buffers: Buffers| {
+            let mut bytes = vec![0; buffers.len() as usize + 1];
+            let copied = buffers.copy_from(&mut bytes).unwrap();
+            bytes.truncate(copied);
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(text(buffers()), "eabcfg");
+        for at in 0..=6 {
+            let (left, right) = buffers().split_at(at).unwrap();
+            let expected = "eabcfg".split_at(at as usize);
+            assert_eq!((text(left).as_str(), text(right).as_str()), expected);
+        }
+        assert!(buffers().split_at(7).is_none());
+        assert_eq!(buffers().copy_to(b"12345678").unwrap(), 6);
+        let mut bytes = [0; 8];
+        memory.copy_from(Gpa(0), &mut bytes).unwrap();
+        assert_eq!(&bytes, b"234d156h");
+    }
+}
