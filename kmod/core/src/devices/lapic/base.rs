@@ -48,15 +48,13 @@ impl<P: ApicMemory> LocalApic<P> {
         apic
     }
 
-    /// Power-on: in xAPIC mode, or in x2APIC mode if that is allowed
-    /// ([`Self::allow_x2apic`]). What waits in the inbox is forgotten.
+    /// Power-on: in xAPIC mode, and without an x2APIC until [`Self::allow_x2apic`] (as in
+    /// FreeBSD's vmm). What waits in the inbox is forgotten.
     pub fn reset(&mut self) {
+        self.x2apic_allowed = false;
         self.base = APIC_BASE.0 | EN;
         if self.vcpu == VcpuId::BSP {
             self.base |= BSP;
-        }
-        if self.x2apic_allowed {
-            self.base |= EXTD;
         }
         self.init();
     }

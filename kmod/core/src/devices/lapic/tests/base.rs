@@ -75,14 +75,19 @@ fn init_resets_all_but_the_mode() {
 }
 
 #[test]
-fn reset_leaves_a_mode_that_the_guest_chose() {
-    let mut bench = Bench::x2apic(0);
-    let base = bench.apic.apic_base();
-    bench.apic.set_apic_base(base & !(EN | EXTD)).unwrap();
-    bench.inbox.post(Vector(0x40), Trigger::Edge);
-    bench.apic.reset();
-    assert_eq!(bench.apic.apic_base(), base);
-    assert!(bench.inbox.is_empty());
+fn a_reset_is_a_power_on() {
+    for off in [0, EN | EXTD] {
+        let mut bench = Bench::x2apic(0);
+        let base = bench.apic.apic_base();
+        bench.apic.set_apic_base(base & !off).unwrap();
+        bench.inbox.post(Vector(0x40), Trigger::Edge);
+        bench.apic.reset();
+        assert_eq!(bench.apic.apic_base(), 0xfee0_0000 | BSP | EN);
+        assert!(!bench.apic.x2apic_allowed());
+        assert!(bench.inbox.is_empty());
+        bench.enable();
+        assert_eq!(bench.apic.pending(), None);
+    }
 }
 
 /// Figure 11-24.
