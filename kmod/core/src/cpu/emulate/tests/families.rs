@@ -331,7 +331,7 @@ fn operands_on_two_pages_come_in_two_parts() {
     let mut machine = TestMachine::long().with(&[(Reg::Rdi, DEVICE - 3), (Reg::Rcx, ALL_ONES)]);
     machine.poke(DEVICE - 3, &[0xaa, 0xbb, 0xcc]);
     machine.run(&[0x48, 0x8b, 0x07]);
-    assert_eq!(machine.get(Reg::Rax), 0x55_4433_2211_ccbb_aa);
+    assert_eq!(machine.get(Reg::Rax), 0x5544_3322_11cc_bbaa);
     machine.run(&[0x89, 0x0f]);
     assert_eq!(machine.io, [Io::Read(0, 5), Io::Write(0, 1, 0xff)]);
     assert_eq!(machine.peek(DEVICE - 4, 4), 0xffff_ff00);
