@@ -7,6 +7,7 @@ pub mod config;
 pub mod disk;
 pub mod options;
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,7 +52,7 @@ mod request {
 const RANGE_UNMAP: u32 = 1;
 
 /// Bytes of a request's header: type, reserved, sector.
-const HEADER: u64 = 16;
+const HEADER_LEN: u64 = 16;
 /// Bytes of a range of a discard or write-zeroes request: sector, sectors, flags.
 const RANGE: usize = 16;
 
@@ -99,6 +100,42 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// How a request begins.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    kind: u32,
+    /// Of reads and writes.
+    sector: u64,
+}
+
+impl Header {
+    /// The guest's bytes, if these are all.
+    fn read(buffers: &Buffers) -> Option<Self> {
+        let mut bytes = [0; HEADER_LEN as usize];
+        if buffers.copy_from(&mut bytes).ok()? < bytes.len() {
+            return None;
+        }
+        let [t0, t1, t2, t3, _, _, _, _, s0, s1, s2, s3, s4, s5, s6, s7] = bytes;
+        Some(Self {
+            kind: u32::from_le_bytes([t0, t1, t2, t3]) & !request::BARRIER,
+            sector: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
+        })
+    }
+}
+
+impl fmt::Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            request::IN => write!(f, "a read at sector {}", self.sector),
+            request::OUT => write!(f, "a write at sector {}", self.sector),
+            request::FLUSH | request::FLUSH_OUT => f.write_str("a flush"),
+            request::DISCARD => f.write_str("a discard"),
+            request::WRITE_ZEROES => f.write_str("writing zeroes"),
+            kind => write!(f, "a request of type {kind}"),
+        }
+    }
+}
+
 /// What a request carries besides header and status.
 struct Data {
     /// For the device to read.
@@ -134,14 +171,9 @@ impl Block {
     }
 
     /// Does it, and says how many bytes were written to `data.into`.
-    fn perform(&self, header: &[u8], data: Data, features: u64) -> Result<u64, Failure> {
-        let Ok(header) = <[u8; HEADER as usize]>::try_from(header) else {
-            return Err(Failure::Invalid);
-        };
-        let [t0, t1, t2, t3, _, _, _, _, s0, s1, s2, s3, s4, s5, s6, s7] = header;
-        let kind = u32::from_le_bytes([t0, t1, t2, t3]) & !request::BARRIER;
-        let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
-        match kind {
+    fn perform(&self, header: Header, data: Data, features: u64) -> Result<u64, Failure> {
+        let sector = header.sector;
+        match header.kind {
             request::IN => {
                 let len = data.into.len();
                 let offset = self.range(sector, len)?;
@@ -262,14 +294,14 @@ impl Block {
         })
     }
 
-    fn status_of(&self, failure: &Failure) -> Status {
+    fn status_of(&self, header: Header, failure: &Failure) -> Status {
         match failure {
             Failure::Invalid => Status::IoError,
             Failure::Unsupported => Status::Unsupported,
             Failure::Host(error) => {
                 if self.errors.fetch_add(1, Ordering::Relaxed) < TOLD_ERRORS {
                     let why = cli::io_error(error);
-                    eprintln!("bhyve: {}: the guest gets an I/O error: {why}\r", self.name);
+                    eprintln!("bhyve: {}: {header} has failed: {why}\r", self.name);
                 }
                 Status::IoError
             }
@@ -347,18 +379,14 @@ impl VirtioDevice for Block {
                 "a disk request without room for its status",
             ));
         };
-        let header_len = HEADER.min(chain.readable.len());
-        let mut header = vec![0; header_len as usize];
-        let split = chain.readable.split_at(header_len);
-        let result = match split {
-            Some((head, out)) if head.copy_from(&mut header).is_ok() => {
-                self.perform(&header, Data { out, into }, features)
-            }
-            _ => Err(Failure::Invalid),
-        };
-        let (code, written) = match result {
-            Ok(written) => (Status::Ok, written),
-            Err(failure) => (self.status_of(&failure), 0),
+        let begin = chain.readable.split_at(HEADER_LEN);
+        let request = begin.and_then(|(header, out)| Some((Header::read(&header)?, out)));
+        let (code, written) = match request {
+            None => (Status::IoError, 0),
+            Some((header, out)) => match self.perform(header, Data { out, into }, features) {
+                Ok(written) => (Status::Ok, written),
+                Err(failure) => (self.status_of(header, &failure), 0),
+            },
         };
         // Memory that was there when the chain was read stays.
         let _ = status.copy_to(&[code as u8]);
