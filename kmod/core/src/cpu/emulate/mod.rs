@@ -4,9 +4,9 @@
 //! pages for each instruction. The module runs its own devices with it, bhyve those of
 //! userland.
 //!
-//! In reading order: what an instruction is ([`instruction`]), how bytes become one
-//! ([`decode`]), what execution touches (`Machine`), where operands are (`operand`), what is
-//! done with them ([`execute`], `alu`, `string`), and struct vie for stock bhyve ([`vie`]).
+//! In reading order: what an instruction is (`instruction`), how bytes become one
+//! (`decode`), what execution touches ([`Machine`]), where operands are (`operand`), what is
+//! done with them (`execute`, `alu`, `string`), and struct vie for stock bhyve ([`vie`]).
 //!
 //! The decoder is written here, although there are libraries: iced-x86 builds its tables on
 //! the heap at first use, yaxpeax-x86 brings three decoders with unsafe code into the kernel,

@@ -103,12 +103,6 @@ pub fn locate<M: Machine>(
             fault_of(vector, Some(0), None)
         },
     )?;
-    if paging.cpl == 3 && gla.get() % len != 0 {
-        let (cr0, rflags) = (machine.register(Reg::Cr0)?, machine.register(Reg::Rflags)?);
-        if segment::alignment_fault(paging.cpl, cr0, rflags, gla, len) {
-            return Err(fault_of(Vector::AC, Some(0), None));
-        }
-    }
     let by = AccessBy::at_cpl(access, paging.cpl);
     let first_len = (PAGE_SIZE - gla.page_offset()).min(len);
     let first = translate(machine, gla, by)?;
@@ -118,6 +112,13 @@ pub fn locate<M: Machine>(
     } else {
         first
     };
+    // Page faults come first (SDM vol. 3A, table 6-2).
+    if paging.cpl == 3 && gla.get() % len != 0 {
+        let (cr0, rflags) = (machine.register(Reg::Cr0)?, machine.register(Reg::Rflags)?);
+        if segment::alignment_fault(paging.cpl, cr0, rflags, gla, len) {
+            return Err(fault_of(Vector::AC, Some(0), None));
+        }
+    }
     Ok(Place {
         first,
         first_len: first_len as usize, // at most 8

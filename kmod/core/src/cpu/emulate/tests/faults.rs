@@ -119,6 +119,12 @@ fn alignment_is_checked_where_the_guest_asks_for_it() {
     machine.run(&[0x66, 0x8b, 0x07]);
     machine.paging.cpl = 0;
     machine.run(&[0x8b, 0x07]);
+    // A page fault comes before.
+    machine.io.clear();
+    machine.paging.cpl = 3;
+    machine.set(Reg::Rdi, ABSENT + 1);
+    let at = Some(ABSENT + 1);
+    assert_eq!(machine.faults(&[0x8b, 0x07]), fault(Vector::PF, 4, at));
 }
 
 #[test]
