@@ -352,7 +352,8 @@ fn register_numbers(set: &RegisterSet) -> Result<Vec<i32>, Errno> {
 fn get_register_set(frozen: &mut Frozen<'_>, set: &RegisterSet) -> Result<(), Errno> {
     let mut values = Vec::with_capacity(set.count * 8);
     for raw in register_numbers(set)? {
-        values.extend(read_register(frozen, Readable::from_raw(raw)?)?.to_le_bytes());
+        let value = read_register(frozen, Readable::from_raw(raw)?)?;
+        values.extend_from_slice(&value.to_le_bytes());
     }
     copyout(&values, set.values)
 }

@@ -4,7 +4,7 @@
 use vmm_core::cpu::cpuid::CpuidPolicy;
 use vmm_core::cpu::paging::{AccessBy, ControlRegs, Flags, PagingRegs, WalkError, translate};
 use vmm_core::exit::{Access, InstBytes};
-use vmm_core::regs::{CpuMode, GuestPaging, ModeRegs, Reg, SegReg};
+use vmm_core::regs::{CpuMode, GuestPaging, ModeRegs, Reg};
 use vmm_core::types::{Errno, Gla, Gpa, PAGE_SIZE, Vector};
 
 use super::memory::GuestMemory;
@@ -28,19 +28,9 @@ pub struct FetchFault {
 }
 
 impl CodeContext {
-    pub fn of(frozen: &mut Frozen<'_>, cpuid: &CpuidPolicy) -> Result<Self, Errno> {
-        let cs = frozen.contents.backend.get_desc(SegReg::Cs)?;
-        let ss = frozen.contents.backend.get_desc(SegReg::Ss)?;
-        let control = control_regs(frozen)?;
-        let mode = ModeRegs {
-            cr0: control.cr0,
-            cr3: frozen.contents.backend.get_register(Reg::Cr3)?,
-            cr4: control.cr4,
-            efer: control.efer,
-            rflags: control.rflags,
-            cs_access: cs.access,
-            ss_access: ss.access,
-        };
+    pub fn of(frozen: &mut Frozen<'_>, cpuid: &CpuidPolicy) -> Self {
+        let (cs, mode) = frozen.contents.backend.get_code_state();
+        let control = control_regs(&mode);
         let paging = GuestPaging::new(&mode);
         // In 64-bit mode CS has no base (SDM vol. 3A, 3.4.4).
         let cs_base = if paging.cpu_mode == CpuMode::Long64 {
@@ -48,12 +38,12 @@ impl CodeContext {
         } else {
             cs.base
         };
-        Ok(Self {
+        Self {
             paging,
             cs_base,
             cs_d: cs.access & ACCESS_DEFAULT_BIG != 0,
             regs: PagingRegs::new(&paging, &control, cpuid.maxphyaddr(), cpuid.page1gb()),
-        })
+        }
     }
 }
 
@@ -103,7 +93,8 @@ pub fn gla2gpa(
     access: Access,
     inject: bool,
 ) -> Result<Option<Gpa>, Errno> {
-    let control = control_regs(frozen)?;
+    let (_, mode) = frozen.contents.backend.get_code_state();
+    let control = control_regs(&mode);
     let regs = PagingRegs::new(paging, &control, cpuid.maxphyaddr(), cpuid.page1gb());
     let by = AccessBy::at_cpl(access, paging.cpl);
     let flags = if inject { Flags::Update } else { Flags::Leave };
@@ -122,14 +113,13 @@ pub fn gla2gpa(
     Ok(None)
 }
 
-fn control_regs(frozen: &mut Frozen<'_>) -> Result<ControlRegs, Errno> {
-    let backend = &mut frozen.contents.backend;
-    Ok(ControlRegs {
-        cr0: backend.get_register(Reg::Cr0)?,
-        cr4: backend.get_register(Reg::Cr4)?,
-        efer: backend.get_register(Reg::Efer)?,
-        rflags: backend.get_register(Reg::Rflags)?,
+fn control_regs(mode: &ModeRegs) -> ControlRegs {
+    ControlRegs {
+        cr0: mode.cr0,
+        cr4: mode.cr4,
+        efer: mode.efer,
+        rflags: mode.rflags,
         // Protection keys are not shown to guests.
         pkru: 0,
-    })
+    }
 }

@@ -12,7 +12,7 @@ use vmm_core::cpu::msr::MsrState;
 use vmm_core::devices::Nanos;
 use vmm_core::devices::lapic::{ApicClock, ApicEffect, ApicPage, Inbox, LocalApic};
 use vmm_core::exit::{ExitKind, VmExit};
-use vmm_core::regs::{Reg, SegDesc, SegReg};
+use vmm_core::regs::{ModeRegs, Reg, SegDesc, SegReg};
 use vmm_core::stats::VcpuStats;
 use vmm_core::types::{Errno, Hpa, VcpuId, Vector};
 use vmm_core::vcpu::Capability;
@@ -61,6 +61,9 @@ pub trait VcpuOps: Send + Sync {
     /// EINVAL for a register without a descriptor (there is none in [`SegReg`]).
     fn get_desc(&mut self, seg: SegReg) -> Result<SegDesc, Errno>;
     fn set_desc(&mut self, seg: SegReg, desc: SegDesc) -> Result<(), Errno>;
+    /// CS, and the registers that say in which mode the guest executes; what
+    /// [`VcpuOps::get_register`] would give one by one.
+    fn get_code_state(&mut self) -> (SegDesc, ModeRegs);
     /// A VMCS field by its encoding, for bhyvectl's --get-vmcs options. EINVAL for one that
     /// is not on the backend's list of fields that may be shown.
     fn get_vmcs_field(&mut self, encoding: u16) -> Result<u64, Errno>;

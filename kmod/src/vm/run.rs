@@ -166,7 +166,7 @@ fn inst_emul(
     gla: Gla,
 ) -> Result<Handled, Errno> {
     frozen.vcpu.stats.incr(Stat::VmexitInstEmul);
-    let code = fetch::CodeContext::of(frozen, &vm.cpuid())?;
+    let code = fetch::CodeContext::of(frozen, &vm.cpuid());
     match fetch::instruction(&vm.memory, &code, exit.rip) {
         Ok(inst) => {
             let emul = InstEmul {

@@ -3,7 +3,7 @@
 //! (through mask and shadow), the general registers in VmxCtx, the rest in the VMCS, which
 //! is made current for the access.
 
-use vmm_core::regs::{Reg, SegDesc, SegReg};
+use vmm_core::regs::{ModeRegs, Reg, SegDesc, SegReg};
 use vmm_core::types::Errno;
 use vmm_core::vmx::controls::EntryControls;
 use vmm_core::vmx::field::{self, Field, Kind, Natural, VmcsField};
@@ -212,6 +212,23 @@ fn set_efer(vmcs: &mut LoadedVmcs<'_>, value: u64) {
 /// A segment's hidden descriptor.
 pub fn vmx_getdesc(this: &mut VtxVcpu, seg: SegReg) -> SegDesc {
     this.with_vmcs(|vmcs, _| read_desc(vmcs, seg))
+}
+
+/// CS, and the registers that say in which mode the guest executes.
+pub fn vmx_code_state(this: &mut VtxVcpu) -> (SegDesc, ModeRegs) {
+    this.with_vmcs(|vmcs, _| {
+        let cs = read_desc(vmcs, SegReg::Cs);
+        let mode = ModeRegs {
+            cr0: cr::guest_cr0(vmcs),
+            cr3: vmcs.read(field::GUEST_CR3),
+            cr4: cr::guest_cr4(vmcs),
+            efer: vmcs.read(field::GUEST_IA32_EFER),
+            rflags: vmcs.read(field::GUEST_RFLAGS),
+            cs_access: cs.access,
+            ss_access: vmcs.read(field::GUEST_SS_ACCESS_RIGHTS),
+        };
+        (cs, mode)
+    })
 }
 
 /// Sets a segment's hidden descriptor.

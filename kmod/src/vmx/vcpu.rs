@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 
 use vmm_core::devices::lapic::ApicClock;
 use vmm_core::exit::VmExit;
-use vmm_core::regs::{Reg, SegDesc, SegReg};
+use vmm_core::regs::{ModeRegs, Reg, SegDesc, SegReg};
 use vmm_core::types::{Errno, HostCpu, VcpuId};
 use vmm_core::vcpu::Capability;
 use vmm_core::vmx::controls::{Proc2Controls, ProcControls};
@@ -126,6 +126,9 @@ impl VcpuOps for VtxVcpu {
     fn set_desc(&mut self, seg: SegReg, desc: SegDesc) -> Result<(), Errno> {
         super::regs::vmx_setdesc(self, seg, desc);
         Ok(())
+    }
+    fn get_code_state(&mut self) -> (SegDesc, ModeRegs) {
+        super::regs::vmx_code_state(self)
     }
     fn get_vmcs_field(&mut self, encoding: u16) -> Result<u64, Errno> {
         super::regs::vmx_get_vmcs_field(self, encoding)
