@@ -1,7 +1,8 @@
 //! VM_EXITCODE_INST_EMUL: an instruction that accesses what is not memory is executed here,
 //! by the same code that the kernel module has for its own devices
-//! (`vmm_core::cpu::emulate`). The vcpu's registers are fetched in one call and go back in
-//! one; the other operand may be memory, which the kernel translates.
+//! (`vmm_core::cpu::emulate`). A call into the kernel costs more than all the rest, so each
+//! register is fetched once, and those that change go back together; the other operand may
+//! be memory, which the kernel translates.
 
 #![forbid(unsafe_code)]
 
@@ -88,15 +89,17 @@ pub fn emulate(
         bus,
         emul,
         rip: exit.rip,
-        registers: None,
+        fetched: Vec::new(),
         changed: Vec::new(),
         known: translated.then_some((emul.gla, emul.gpa)),
         pages: Vec::new(),
         unclaimed: None,
     };
     let outcome = execute(&inst, &mut machine)?;
-    if !machine.changed.is_empty() {
-        vcpu.set_registers(&machine.changed)?;
+    match *machine.changed {
+        [] => {}
+        [(reg, value)] => vcpu.set_register(reg, value)?,
+        ref several => vcpu.set_registers(several)?,
     }
     let (repeat, trap) = match outcome {
         Outcome::Done { len, trap } => {
@@ -140,34 +143,13 @@ fn next_rip(rip: u64, len: u8, emul: &InstEmul) -> u64 {
     }
 }
 
-/// What instructions use most, in one call.
-const FETCHED: [Reg; 17] = [
-    Reg::Rax,
-    Reg::Rbx,
-    Reg::Rcx,
-    Reg::Rdx,
-    Reg::Rsi,
-    Reg::Rdi,
-    Reg::Rbp,
-    Reg::Rsp,
-    Reg::R8,
-    Reg::R9,
-    Reg::R10,
-    Reg::R11,
-    Reg::R12,
-    Reg::R13,
-    Reg::R14,
-    Reg::R15,
-    Reg::Rflags,
-];
-
 /// The vcpu at the instruction.
 struct Guest<'a> {
     vcpu: &'a Vcpu,
     bus: &'a dyn MmioBus,
     emul: &'a InstEmul,
     rip: u64,
-    registers: Option<[u64; FETCHED.len()]>,
+    fetched: Vec<(Reg, u64)>,
     /// In the order of the first writes.
     changed: Vec<(Reg, u64)>,
     /// The access of the exit, which passed the CPU's checks.
@@ -188,17 +170,13 @@ impl Machine for Guest<'_> {
         if reg == Reg::Rip {
             return Ok(self.rip);
         }
-        if let Some((_, value)) = self.changed.iter().find(|(changed, _)| *changed == reg) {
+        let mut known = self.changed.iter().chain(&self.fetched);
+        if let Some((_, value)) = known.find(|(known, _)| *known == reg) {
             return Ok(*value);
         }
-        let Some(index) = FETCHED.iter().position(|fetched| *fetched == reg) else {
-            return self.vcpu.register(reg);
-        };
-        let registers = match self.registers {
-            Some(registers) => registers,
-            None => *self.registers.insert(self.vcpu.registers(FETCHED)?),
-        };
-        Ok(registers[index])
+        let value = self.vcpu.register(reg)?;
+        self.fetched.push((reg, value));
+        Ok(value)
     }
 
     fn set_register(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
