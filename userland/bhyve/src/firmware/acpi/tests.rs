@@ -312,6 +312,9 @@ fn what_the_bus_decodes_and_where_the_router_is_stands_in_the_dsdt() {
     let registers = "Offset (0x60), PIRA, 8, PIRB, 8, PIRC, 8, PIRD, 8, \
                      Offset (0x68), PIRE, 8, PIRF, 8, PIRG, 8, PIRH, 8";
     assert!(text.contains(registers), "{text}");
+    let links: Vec<&str> = text.split("Device (LNK").skip(1).collect();
+    let links: Vec<&str> = links.iter().map(|link| &link[..1]).collect();
+    assert_eq!(links, ["B", "H"], "those that are wired");
 }
 
 #[test]
@@ -361,7 +364,7 @@ fn routing_follows_the_interrupt_model_and_links_follow_their_registers() {
         assert!(routing[2].contains(pin), "{}", routing[2]);
     }
 
-    let link = |method| format!("\\_SB.PC00.ISA.LNKE.{method}");
+    let link = |method| format!("\\_SB.PC00.ISA.LNKH.{method}");
     let (status, current, disable) = (link("_STA"), link("_CRS"), link("_DIS"));
     // The descriptor that LCRS makes, with interrupt 11.
     let set = link("_SRS (89 06 00 0D 01 0B 00 00 00 79 00)");

@@ -40,7 +40,7 @@ pub fn bridge(hardware: &Hardware) -> Vec<u8> {
     let address = u32::from(at.slot) << 16 | u32::from(at.function);
     let mut children = bytes(&Name::new("_ADR".into(), &address));
     if hardware.ioapic.is_some() {
-        children.extend(router());
+        children.extend(router(hardware));
     }
     children.extend(devices);
     bytes(&Device::new("ISA_".into(), vec![&Raw(children)]))
@@ -65,8 +65,9 @@ fn letter(pirq: u8) -> char {
     char::from(b'A' + pirq % PIRQS)
 }
 
-/// The router's registers, what all link devices share, and the link devices.
-fn router() -> Vec<u8> {
+/// The router's registers, what all link devices share, and the link devices of those
+/// inputs that something is wired to: the others would be interrupts that nobody has.
+fn router(hardware: &Hardware) -> Vec<u8> {
     let mut aml = Vec::new();
     let region = OpRegion::new("LPCR".into(), OpRegionSpace::PCIConfig, &ZERO, &CONFIG_LEN);
     region.to_aml_bytes(&mut aml);
@@ -92,7 +93,10 @@ fn router() -> Vec<u8> {
     .to_aml_bytes(&mut aml);
     aml.extend(link_status());
     aml.extend(link_current());
-    (0..PIRQS).for_each(|pirq| aml.extend(link(pirq)));
+    let wired = |pirq: &u8| hardware.intx.iter().any(|wire| wire.route.pirq == *pirq);
+    (0..PIRQS)
+        .filter(wired)
+        .for_each(|pirq| aml.extend(link(pirq)));
     aml
 }
 
