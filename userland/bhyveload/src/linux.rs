@@ -145,6 +145,8 @@ mod tests {
             .concat()
         );
         assert_eq!((page[0x1f1], page[0x210]), (2, 0xff));
+        assert_eq!(page[0x1fa..0x1fc], [0xff; 2], "vid_mode");
+        assert_eq!((register(Reg::Cs), register(Reg::Ds)), (0x10, 0x18));
         assert_eq!(
             (word(page, 0x218), word(page, 0x21c)),
             (0x7fff_e000, 5000),
