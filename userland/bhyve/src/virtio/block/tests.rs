@@ -308,6 +308,17 @@ fn ranges_are_checked_before_any_of_them_is_touched() {
 }
 
 #[test]
+fn a_range_has_a_limit_so_that_no_request_takes_long() {
+    let image = Image::new(&[]);
+    image.file().set_len(17 << 20).unwrap();
+    let mut m = Machine::new(Version::Modern, &image.with(""));
+    let most = m.config(48, 4) as u32;
+    assert_eq!(u64::from(most) * 512, 16 << 20);
+    assert_eq!(m.ranges(WRITE_ZEROES, &[(0, most + 1, 1)]), IO_ERROR);
+    assert_eq!(m.ranges(WRITE_ZEROES, &[(1, most, 1)]), OK);
+}
+
+#[test]
 fn the_serial_is_the_given_one_or_bhyves() {
     let image = Image::new(&[0; 512]);
     let id = |config: &str, room: u32| {
