@@ -27,7 +27,7 @@ const ROWS: [(&str, &str); 16] = [
     ("first_touch_2m", "first touch of 2 MiB"),
     (
         "kernel_to_init",
-        "Debian's kernel, first instruction to its init",
+        "loading Debian's kernel, to its init",
     ),
     ("kernel_to_script", "… to the first program on its disk"),
 ];

@@ -16,8 +16,13 @@ bhyveload -m 128 --kernel=/guests/bench bench >/dev/null
 bhyve -x -m 128 -s 0,hostbridge -s 1,lpc -l com1,stdio bench </dev/null || [ $? = 1 ]
 bhyvectl --vm=bench --destroy
 echo "== boot"
-echo 'echo "bench: kernel_to_script ticks $(guestcheck tsc)"' >/tmp/script
-/linux/run-guest -n linux -a quiet -s /tmp/script </dev/null || [ $? = 1 ]
+# The guest's TSC is the host's.
+echo 'echo "script at $(guestcheck tsc)"' >/tmp/script
+start=$(guestcheck tsc)
+/linux/run-guest -n linux -a quiet -s /tmp/script </dev/null >/tmp/log || [ $? = 1 ]
+at() { tr -d '\r' </tmp/log | sed -n "s/^.*$1 at \([0-9]*\)$/\1/p"; }
+echo "bench: kernel_to_init ticks $(($(at init) - start))"
+echo "bench: kernel_to_script ticks $(($(at script) - start))"
 echo "== exits"
 bhyvectl --vm=linux --get-stats
 bhyvectl --vm=linux --destroy
