@@ -70,7 +70,8 @@ fn write_eoi_exits(vmcs: &mut LoadedVmcs<'_>, bitmap: &[u64; 4]) {
 
 /// Makes `controls` those for that mode.
 pub fn set_mode(controls: &mut VcpuControls, vm: &VmShared, mode: ApicMode) {
-    controls.proc2 = controls.proc2 - APIC_PROC2 | vm.backend.apic.proc2(mode);
+    controls.proc2.remove(APIC_PROC2);
+    controls.proc2 |= vm.backend.apic.proc2(mode);
 }
 
 impl Run<'_, '_> {

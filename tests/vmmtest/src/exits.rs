@@ -17,6 +17,7 @@ crate::tests! {
     triple_fault,
     breakpoint_by_capability,
     single_step_by_monitor_trap,
+    single_step_by_trap_flag,
     mmio_read_gives_the_instruction,
     mmio_write_above_memory,
     ept_fills_what_is_touched,
@@ -245,6 +246,46 @@ fn single_step_by_monitor_trap() {
         }
         Err(e) => assert!(e.is(libc::ENOENT), "{e}"),
     }
+}
+
+/// What a debugger uses where there is no monitor trap flag. The guest sees nothing of it:
+/// not in its flags, and no #DB.
+fn single_step_by_trap_flag() {
+    const TF: u64 = 1 << 8;
+    #[rustfmt::skip]
+    let m = Machine::real(&[
+        0x90,             // nop
+        0x0f, 0xa2,       // cpuid, which exits
+        0xfb,             // sti
+        0x16, 0x17,       // push ss; pop ss, which holds a trap back
+        0x90,             // nop
+        0xe6, 0x80,       // out 0x80, al
+    ]);
+    match m.cpu.set_capability(Capability::RflagsTf, 1) {
+        Ok(()) => {}
+        // FreeBSD's vmm has it on AMD only.
+        Err(e) => return assert!(e.is(libc::ENOENT), "{e}"),
+    }
+    for step in [1, 3, 4, 5, 7] {
+        let exit = m.run();
+        assert!(
+            matches!(
+                exit.exit,
+                Exit::Db {
+                    trace_trap: true,
+                    ..
+                }
+            ),
+            "{exit:?}"
+        );
+        assert_eq!(exit.rip, CODE + step);
+    }
+    m.cpu.set_capability(Capability::RflagsTf, 0).unwrap();
+    assert_eq!(m.reg(Reg::Rflags) & TF, 0);
+    assert_eq!(m.cpu.capability(Capability::RflagsTf).unwrap(), 0);
+    let exit = m.run();
+    assert!(matches!(exit.exit, Exit::Inout(_)), "{exit:?}");
+    assert_eq!(exit.rip, CODE + 7);
 }
 
 fn mmio_read_gives_the_instruction() {
