@@ -275,6 +275,23 @@ fn zeroes_are_written_with_and_without_giving_space_back() {
 }
 
 #[test]
+fn zeroes_give_space_back_only_where_driver_and_user_allow_it() {
+    for (options, flags, given_back) in [("", 0, false), ("", 1, true), (",nodelete", 1, false)] {
+        let image = Image::new(&vec![0x77; 1 << 20]);
+        image.file().sync_all().unwrap();
+        let blocks = || image.file().metadata().unwrap().blocks();
+        let before = blocks();
+        let mut m = Machine::new(Version::Modern, &image.with(options));
+        let can = m.config(56, 1) == 1;
+        assert_eq!(can, m.g.offered() & feature::DISCARD != 0);
+        assert_eq!(m.ranges(WRITE_ZEROES, &[(0, 2048, flags)]), OK);
+        assert_eq!(m.request(FLUSH, 0, &[]).0, OK);
+        assert_eq!(image.read(0, 1 << 20), vec![0; 1 << 20]);
+        assert_eq!(blocks() < before, can && given_back, "{options} {flags}");
+    }
+}
+
+#[test]
 fn ranges_are_checked_before_any_of_them_is_touched() {
     let image = Image::new(&[0x77; 65536]);
     let mut m = Machine::new(Version::Modern, &image.with(""));
