@@ -196,24 +196,34 @@ impl Bus {
 
     fn deliver(&self, message: &ApicMessage, sender: Option<VcpuId>) {
         let targets = || self.targets(&message.destination, sender);
+        // The sender looks at its own inbox before it goes on.
+        let notify = |vcpu: &Link| {
+            if sender != Some(vcpu.id) {
+                vcpu.notify();
+            }
+        };
+        let post = |vcpu: &Link| {
+            vcpu.inbox.post(message.vector, message.trigger);
+            notify(vcpu);
+        };
         match message.mode {
-            DeliveryMode::Fixed => targets().for_each(|vcpu| post(vcpu, message)),
+            DeliveryMode::Fixed => targets().for_each(|vcpu| post(vcpu)),
             DeliveryMode::LowestPriority => {
                 let addresses = self.powered().map(|vcpu| vcpu.inbox.address());
                 let sender = sender.map(|id| id.0.into());
                 let chosen =
                     lowest_priority(addresses, &message.destination, sender, message.vector);
                 if let Some(vcpu) = chosen.and_then(|position| self.powered().nth(position)) {
-                    post(vcpu, message);
+                    post(vcpu);
                 }
             }
             DeliveryMode::Nmi => targets().for_each(|vcpu| {
                 vcpu.requests.nmi.store(true, Ordering::SeqCst);
-                vcpu.notify();
+                notify(vcpu);
             }),
             DeliveryMode::ExtInt => targets().for_each(|vcpu| {
                 vcpu.inbox.signal(Signal::ExtInt);
-                vcpu.notify();
+                notify(vcpu);
             }),
             // There is no SMM. INIT and start-up come as IPIs only, and those need userland.
             DeliveryMode::Smi | DeliveryMode::Init | DeliveryMode::StartUp => {}
@@ -228,9 +238,4 @@ impl Bus {
             }
         }
     }
-}
-
-fn post(vcpu: &Link, message: &ApicMessage) {
-    vcpu.inbox.post(message.vector, message.trigger);
-    vcpu.notify();
 }
