@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use vmm_rs_e2e::lab::{LabConfig, Output};
 
+use crate::dmesg::new_warnings;
 use crate::host::{Host, on_bare_host};
 
 /// For a guest's whole life, with two labs on the machine.
@@ -74,6 +75,7 @@ fn number_after(output: &Output, what: &str) -> f64 {
 /// All CPUs online, interrupting each other, with no stale translation and their vector
 /// registers kept; the disk reads back what was written.
 const WORK: &str = "
+dmesg -r
 demo || exit 1
 guestcheck shootdown 3 || exit 1
 guestcheck vectors 1 2 || exit 1
@@ -96,6 +98,11 @@ fn works(config: LabConfig, cpus: u32, memory: &str) {
             assert!(number_after(&output, "shootdowns ") > 100.0, "{output}");
         }
         assert_no_complaint(&output);
+        let warnings = new_warnings(&output.text);
+        assert!(
+            warnings.is_empty(),
+            "the guest warns of what it doesn't under KVM: {warnings:#?}\n{output}"
+        );
         host.destroy("guest0");
     });
 }

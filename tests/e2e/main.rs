@@ -7,6 +7,7 @@
 
 mod apic;
 mod bhyvectl;
+mod dmesg;
 mod entry_failure;
 mod guests;
 mod host;

@@ -25,10 +25,7 @@ const ROWS: [(&str, &str); 16] = [
     ("first_touch_4k", "first touch of a 4 KiB page"),
     ("next_touch_4k", "next touch"),
     ("first_touch_2m", "first touch of 2 MiB"),
-    (
-        "kernel_to_init",
-        "loading Debian's kernel, to its init",
-    ),
+    ("kernel_to_init", "loading Debian's kernel, to its init"),
     ("kernel_to_script", "… to the first program on its disk"),
 ];
 

@@ -6,6 +6,11 @@ use std::time::{Duration, Instant};
 
 const REGISTERS: usize = 16;
 
+/// Sixteen XMM registers as they lie in memory.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Xmm([[u64; 2]; REGISTERS]);
+
 /// Sixteen YMM registers as they lie in memory.
 #[repr(C, align(32))]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,27 +24,61 @@ struct Zmm([[u64; 8]; 32], [u64; 8]);
 pub fn run(seed: u64, seconds: u64) -> Result<String, String> {
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut rounds = 0u64;
-    if !is_x86_feature_detected!("avx") {
-        return Err("vectors: this CPU shows no AVX".to_owned());
-    }
-    let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+    let avx = is_x86_feature_detected!("avx");
+    let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
     let mut value = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     while Instant::now() < end {
         value = value.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(seed);
-        // SAFETY: AVX is there.
-        unsafe { keep_ymm(value)? };
-        if wide {
+        keep_xmm(value)?;
+        if avx {
+            // SAFETY: AVX is there.
+            unsafe { keep_ymm(value ^ 0x33)? };
+        }
+        if avx512 {
             // SAFETY: AVX-512 F and BW are there.
-            unsafe { keep_zmm(value)? };
+            unsafe { keep_zmm(value ^ 0x66)? };
         }
         rounds += 1;
     }
-    let kind = if wide { "AVX and AVX-512" } else { "AVX" };
+    let kind = match (avx, avx512) {
+        (false, _) => "SSE",
+        (true, false) => "SSE and AVX",
+        (true, true) => "SSE, AVX and AVX-512",
+    };
     Ok(format!("vectors: {kind} kept their values {rounds} times"))
 }
 
 /// Between loading and storing: long enough for an interrupt now and then.
 const SPIN: u64 = 50_000;
+
+fn keep_xmm(value: u64) -> Result<(), String> {
+    let mut wanted = Xmm([[0; 2]; REGISTERS]);
+    fill(wanted.0.as_flattened_mut(), value);
+    let mut found = Xmm([[0; 2]; REGISTERS]);
+    // SAFETY: every x86-64 CPU has SSE2; reads and writes two structures of sixteen times
+    // 16 bytes.
+    unsafe {
+        asm!(
+            ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+            "movdqa xmm\\n, [{wanted} + 16 * \\n]",
+            ".endr",
+            "2: dec {spin}",
+            "jnz 2b",
+            ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+            "movdqa [{found} + 16 * \\n], xmm\\n",
+            ".endr",
+            wanted = in(reg) &wanted,
+            found = in(reg) &mut found,
+            spin = inout(reg) SPIN => _,
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+            options(nostack),
+        );
+    }
+    compare("xmm", wanted.0.as_flattened(), found.0.as_flattened(), 2)
+}
 
 /// # Safety
 /// The CPU has AVX.
