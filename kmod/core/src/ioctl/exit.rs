@@ -107,7 +107,9 @@ fn exitcode(kind: &ExitKind) -> sys::vm_exitcode {
     }
 }
 
-/// The union's member; each starts where the union does.
+/// The union's member; each starts where the union does. Not inlined: the compiler would
+/// carry all of the union's bytes through all of the arms.
+#[inline(never)]
 fn payload(u: &mut Writer<'_>, exit: &VmExit) {
     match exit.kind {
         ExitKind::Inout(inout) => write_inout(u, &inout),
