@@ -40,10 +40,10 @@ pub fn run(vm: &Vm, frozen: &mut Frozen<'_>) -> Result<VmExit, Errno> {
         return Err(Errno::EINVAL);
     }
     let cpuid = vm.cpuid();
-    let exit = loop {
-        if let Some(halted) = frozen.contents.halted {
+    let exit = 'run: loop {
+        while let Some(halted) = frozen.contents.halted {
             if let Handled::Return(exit) = sleep_in_hlt(vm, frozen, halted)? {
-                break exit;
+                break 'run exit;
             }
         }
         let vcpu = frozen.vcpu;
