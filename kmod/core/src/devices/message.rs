@@ -72,22 +72,21 @@ pub enum Trigger {
 impl ApicMessage {
     /// A message-signalled interrupt (SDM vol. 3A, 11.11): `None` if the address is none of
     /// the local APICs' or the delivery mode is reserved. Bit 2 of the address is the
-    /// destination mode, bit 3 the redirection hint; bits 11:5 are bits 14:8 of the
-    /// destination, which CPUID tells guests of (`cpu::cpuid`). As in FreeBSD's vmm it is
+    /// destination mode; bit 3, a hint that one of several destinations is enough, is not
+    /// needed for that; bits 11:5 are bits 14:8 of the destination, which CPUID tells
+    /// guests of (`cpu::cpuid`). As in FreeBSD's vmm it is
     /// edge-triggered whatever the data says: PCI knows no other, and no I/O APIC waits for
     /// its EOI.
     pub fn from_msi(address: u64, data: u64) -> Option<Self> {
         const MSI_BASE: u64 = 0xfee0_0000;
         const DEST_LOGICAL: u64 = 1 << 2;
-        const REDIRECTION_HINT: u64 = 1 << 3;
         if address & 0xffff_ffff_fff0_0000 != MSI_BASE {
             return None;
         }
         let id = (address >> 12 & 0xff | (address >> 5 & 0x7f) << 8) as u32;
-        // Without the hint a destination is always physical.
-        let logical =
-            address & (DEST_LOGICAL | REDIRECTION_HINT) == DEST_LOGICAL | REDIRECTION_HINT;
-        let destination = if logical {
+        // FreeBSD's vmm takes a destination without the hint for a physical one; but CPUs
+        // don't need it, and Linux in flat mode leaves it out.
+        let destination = if address & DEST_LOGICAL != 0 {
             Destination::Logical { id, wide: false }
         } else {
             Destination::Physical { id, wide: false }
@@ -125,14 +124,17 @@ mod tests {
         );
         assert_eq!(logical.mode, DeliveryMode::LowestPriority);
         assert_eq!(logical.trigger, Trigger::Edge, "bit 15 doesn't count");
-        // Without the hint the destination mode doesn't count, nor the other way round.
-        for flags in [4, 8] {
-            let message = ApicMessage::from_msi(0xfee0_2000 | flags, 0x31).unwrap();
-            assert_eq!(
-                message.destination,
-                Destination::Physical { id: 2, wide: false }
-            );
-        }
+        // The hint alone changes nothing; the destination mode counts without it.
+        let hint = ApicMessage::from_msi(0xfee0_2008, 0x31).unwrap();
+        assert_eq!(
+            hint.destination,
+            Destination::Physical { id: 2, wide: false }
+        );
+        let flat = ApicMessage::from_msi(0xfee0_2004, 0x31).unwrap();
+        assert_eq!(
+            flat.destination,
+            Destination::Logical { id: 2, wide: false }
+        );
         // 15 bits of destination.
         let far = ApicMessage::from_msi(0xfee2_c020, 0x31).unwrap();
         assert_eq!(
