@@ -46,8 +46,7 @@ pub struct VmShared {
     /// The same for a vcpu in x2APIC mode whose MSRs the CPU virtualizes; not to be used
     /// otherwise, because the MSRs that it passes would be the host's APIC's.
     msr_bitmap_x2apic: Option<Pages>,
-    /// The APIC-access page, where the CPU virtualizes accesses to it: whatever is mapped
-    /// there, its content is never used.
+    /// The APIC-access page, where the CPU virtualizes accesses to it.
     pub apic_access: Option<Pages>,
     /// The EPT generation at each host CPU's last entry into this VM. It starts as
     /// [`NEVER`], so that the first entry drops what an earlier VM with the same root page
@@ -83,7 +82,7 @@ pub fn vmx_vminit(ept: Arc<EptSpace>) -> Result<Box<dyn VmOps>, Errno> {
     let shared = VmShared {
         msr_bitmap: msr_bitmap(false)?,
         msr_bitmap_x2apic: optional(delivers, || msr_bitmap(true))?,
-        apic_access: optional(delivers, || Pages::new(1))?,
+        apic_access: optional(delivers, apic_access_page)?,
         eptp,
         ept,
         ept_seen: ept_seen.into_boxed_slice(),
@@ -236,6 +235,14 @@ fn guest_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &Vcpu) {
     }
     cr::set_guest_cr0(vmcs, vcpu, reset::CR0);
     cr::set_guest_cr4(vmcs, vcpu, reset::CR4);
+}
+
+/// A vcpu in xAPIC mode never sees what the page holds. To others it is a place where
+/// nobody answers, as on real hardware: all ones (SDM vol. 3A, 11.12.2).
+fn apic_access_page() -> Result<Pages, Errno> {
+    let mut page = Pages::new(1)?;
+    page.bytes_mut().fill(0xff);
+    Ok(page)
 }
 
 /// Which MSR accesses don't exit, by the policy table. The bitmap (25.6.9) has four parts
