@@ -62,9 +62,13 @@ fn an_msi_is_a_message_to_local_apics() {
         msi(0xc141, 0xfee0_300c),
         message(logical, DeliveryMode::LowestPriority, 0x41)
     );
-    // The destination mode counts with the redirection hint only.
+    // The destination mode counts without the redirection hint, and not the hint alone.
     assert_eq!(
         msi(0x41, 0xfee0_3004),
+        message(logical, DeliveryMode::Fixed, 0x41)
+    );
+    assert_eq!(
+        msi(0x41, 0xfee0_3008),
         message(physical, DeliveryMode::Fixed, 0x41)
     );
     for (msg, addr) in [
