@@ -162,8 +162,6 @@ pub struct RunRequests {
     /// An end of the whole VM is under way; the value is a SuspendHow, 0 is none.
     /// Shared by all vcpus of a VM.
     pub suspend: Arc<AtomicU32>,
-    /// This vcpu takes part in a rendezvous.
-    pub rendezvous: AtomicBool,
     /// How many ioctls wait to lock this vcpu.
     pub reqidle: AtomicU32,
     /// Stopped by VM_SUSPEND_CPU.

@@ -272,10 +272,6 @@ impl Run<'_, '_> {
         if let Some(how) = suspended(requests) {
             return Some(ExitKind::Suspended(how));
         }
-        if requests.rendezvous.load(Ordering::Acquire) {
-            self.env.stats.incr(Stat::VmexitRendezvous);
-            return Some(ExitKind::Rendezvous);
-        }
         if requests.reqidle.load(Ordering::Acquire) != 0 {
             self.env.stats.incr(Stat::VmexitReqidle);
             return Some(ExitKind::Reqidle);
