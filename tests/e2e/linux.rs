@@ -118,7 +118,7 @@ fn works(config: LabConfig, cpus: u32, memory: &str) {
 /// Kernels say these when something went wrong with a CPU or a device.
 fn assert_no_complaint(output: &Output) {
     for complaint in [
-        "WARNING:",
+        "WARNING: CPU:",
         "BUG:",
         "Call Trace",
         "rcu_sched detected",
