@@ -126,8 +126,12 @@ fn requests_that_make_no_sense_are_refused_by_name() {
                 "nobody: no such VM: create and load it with bhyveload first",
             ),
             (
-                "bhyve -m 64 -s 3,virtio-blk,disk guest0",
+                "bhyve -m 64 -s 3,ahci-hd,disk guest0",
                 "is not part of this version",
+            ),
+            (
+                "bhyve -m 64 -s 3,virtio-blk,/no/such/disk guest0",
+                "/no/such/disk",
             ),
             ("bhyveload -k /no/such/file -m 64 guest1", "/no/such/file"),
             (

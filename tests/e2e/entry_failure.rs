@@ -18,7 +18,7 @@ fn a_failed_vm_entry_is_reported_with_the_rule_that_the_guest_state_breaks() {
             "the VM entry failed",
             "invalid guest state (33)",
             "qualification 0x0: invalid guest state",
-            "cs     0008 base 0000000000000000 limit ffffffff access 0c092",
+            "cs     0010 base 0000000000000000 limit ffffffff access 0c092",
         ] {
             assert!(
                 output.text.contains(says),
