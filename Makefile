@@ -2,8 +2,11 @@
 # cargo, build.rs and the small scripts named here. VERBOSE=1 shows all output.
 
 STEP = tests/step
+# The kernel's, the guests' and the lab's programs are built beside each other. (GNU make;
+# FreeBSD's takes -j2 from the command line.)
+MAKEFLAGS += -j2
 
-.PHONY: all help setup ko lab-module userland freebsd-userland guests image linux-guest check-ko \
+.PHONY: all help setup ko lab-module userland freebsd-userland guests lab-userland image linux-guest check-ko \
 	run demo lab test bench fmt lint clean
 
 all: ko userland lab-module freebsd-userland ## everything for this machine: vmm_rs.ko for FreeBSD, lab module, userland
@@ -31,8 +34,10 @@ lab-module: ko ## build/lab/vmm_rs.ko, the module for the lab's Linux host
 guests: setup ## the guest programs of the tests, in build/lab/root
 	@[ ! -x tests/guests/build ] || $(STEP) guests "guest programs" tests/guests/build
 
-image: lab-module guests ## the lab's root file system with all that runs there
+lab-userland: setup ## the userland and the tests' programs for the lab's host, in build/lab/userland
 	@$(STEP) lab-userland "userland for the lab (static)" userland/build/lab
+
+image: lab-module guests lab-userland ## the lab's root file system with all that runs there
 	@$(STEP) image "lab image" tests/lab/image
 
 linux-guest: image ## Debian's kernel and an ext4 disk, for the lab host to run as a guest
