@@ -195,10 +195,7 @@ mod tests {
             assert_eq!(written, Err(Refused), "{code:#x} {value:#x}");
         }
         assert_eq!(mtrrs, Mtrrs::new(BITS));
-        assert_eq!(
-            mtrrs.write(PHYSMASK9, (1 << BITS) - 0x1000 + 0x800),
-            Ok(())
-        );
+        assert_eq!(mtrrs.write(PHYSMASK9, (1 << BITS) - 0x1000 + 0x800), Ok(()));
     }
 
     #[test]

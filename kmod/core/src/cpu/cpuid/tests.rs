@@ -164,19 +164,7 @@ fn features_that_do_not_work_are_hidden() {
     assert_eq!(ask(7, 0).edx, 1 << 4 | 1 << 10);
     assert_eq!(ask(7, 0).eax, 0);
     assert_eq!(ask(7, 1), CpuidRegs::default());
-    for leaf in [
-        3,
-        5,
-        9,
-        0xa,
-        0xf,
-        0x10,
-        0x12,
-        0x14,
-        0x17,
-        0x1a,
-        0x8000_0005,
-    ] {
+    for leaf in [3, 5, 9, 0xa, 0xf, 0x10, 0x12, 0x14, 0x17, 0x1a, 0x8000_0005] {
         assert_eq!(ask(leaf, 0), CpuidRegs::default(), "{leaf:#x}");
     }
 }
