@@ -110,6 +110,31 @@ impl Reg {
         Self::Tpr,
     ];
 
+    /// The general registers, by the number that instructions and VM exits use.
+    pub const GENERAL: [Self; 16] = [
+        Self::Rax,
+        Self::Rcx,
+        Self::Rdx,
+        Self::Rbx,
+        Self::Rsp,
+        Self::Rbp,
+        Self::Rsi,
+        Self::Rdi,
+        Self::R8,
+        Self::R9,
+        Self::R10,
+        Self::R11,
+        Self::R12,
+        Self::R13,
+        Self::R14,
+        Self::R15,
+    ];
+
+    /// The general register with that number, in its low four bits.
+    pub const fn general(number: u8) -> Self {
+        Self::GENERAL[(number & 15) as usize]
+    }
+
     /// The register with that ABI number.
     pub fn from_raw(raw: i32) -> Option<Self> {
         Self::ALL.get(usize::try_from(raw).ok()?).copied()

@@ -5,7 +5,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use vmm_core::cpu::cpuid::CpuidPolicy;
 use vmm_core::cpu::msr::MsrState;
@@ -153,6 +153,37 @@ impl<T> DerefMut for Watched<T> {
         self.changed = true;
         &mut self.value
     }
+}
+
+/// A vcpu's local APIC takes what others have sent to it: `arm_timer` sets the vcpu's timer,
+/// an NMI waits in `requests` afterwards.
+pub fn accept(
+    apic: &mut Watched<Apic>,
+    clock: &ApicClock,
+    requests: &RunRequests,
+    arm_timer: impl FnOnce(Option<Nanos>),
+) {
+    let accepted = apic.accept(clock);
+    if accepted.timer {
+        arm_timer(apic.deadline());
+    }
+    if accepted.nmi {
+        requests.nmi.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Whether something waits that ends a HLT (SDM vol. 2A, HLT). `pic_pending` is the 8259s'
+/// INTR output.
+pub fn ends_hlt(
+    events: &EventQueue,
+    requests: &RunRequests,
+    apic: &Apic,
+    interrupts_on: bool,
+    pic_pending: impl FnOnce() -> bool,
+) -> bool {
+    !events.is_empty()
+        || requests.nmi.load(Ordering::SeqCst)
+        || interrupts_on && (apic.pending().is_some() || apic.takes_extint() && pic_pending())
 }
 
 /// Reasons for a vcpu to leave the run loop. Set first, then kick the vcpu's CPU: the

@@ -11,7 +11,7 @@ use vmm_core::types::{Errno, Gla, Gpa, Vector};
 use vmm_core::vmx::reason::ExitReason;
 
 use super::mmio::Device;
-use super::ops::RunEnv;
+use super::ops::{RunEnv, ends_hlt};
 use super::platform::{self, VcpuPlatform};
 use super::vcpu::{Frozen, Halted};
 use super::{Vm, emulate, fetch};
@@ -197,15 +197,24 @@ fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Hand
     let vcpu = frozen.vcpu;
     let requests = &vcpu.requests;
     frozen.accept_interrupts();
-    if wakes(vm, frozen, halted) {
+    let contents = &*frozen.contents;
+    let interrupts_on = !halted.interrupts_off;
+    let pic_pending = || vm.devices.pic_pending();
+    if ends_hlt(
+        &contents.events,
+        requests,
+        &contents.apic,
+        interrupts_on,
+        pic_pending,
+    ) {
         frozen.contents.halted = None;
         return Ok(Handled::Continue);
     }
-    let takes_extint = !halted.interrupts_off && frozen.contents.apic.takes_extint();
+    let takes_extint = interrupts_on && frozen.contents.apic.takes_extint();
     let event = || {
         requests.nmi.load(Ordering::SeqCst)
             || !vcpu.inbox.is_empty()
-            || takes_extint && vm.devices.pic_pending()
+            || takes_extint && pic_pending()
     };
     let request = || {
         requests.suspend.load(Ordering::SeqCst) != 0
@@ -254,17 +263,6 @@ fn sleep_in_hlt(vm: &Vm, frozen: &mut Frozen<'_>, halted: Halted) -> Result<Hand
         ExitKind::Suspended(how) => Ok(wait_for_suspend(vm, frozen, exit, how)),
         _ => Ok(Handled::Return(exit)),
     }
-}
-
-/// Whether something waits that ends a HLT (SDM vol. 2A, HLT).
-fn wakes(vm: &Vm, frozen: &Frozen<'_>, halted: Halted) -> bool {
-    let contents = &*frozen.contents;
-    if !contents.events.is_empty() || frozen.vcpu.requests.nmi.load(Ordering::SeqCst) {
-        return true;
-    }
-    let apic = &contents.apic;
-    !halted.interrupts_off
-        && (apic.pending().is_some() || apic.takes_extint() && vm.devices.pic_pending())
 }
 
 /// The VM ends: waits until all active vcpus know, so that userland sees the end once

@@ -20,7 +20,7 @@ use vmm_core::vcpu::events::EventQueue;
 use vmm_core::vcpu::state::VcpuState;
 
 use super::cpuset::CpuSet;
-use super::ops::{Apic, RunRequests, VcpuOps, VmOps, Watched};
+use super::ops::{Apic, RunRequests, VcpuOps, VmOps, Watched, accept};
 use crate::host::cpu;
 use crate::host::mem::PageBox;
 use crate::host::sync::{SxLock, SxWriteGuard, WaitQueue};
@@ -249,13 +249,11 @@ impl Frozen<'_> {
         if self.vcpu.inbox.is_empty() {
             return;
         }
-        let accepted = contents.apic.accept(&contents.backend.apic_clock());
-        if accepted.timer {
-            self.vcpu.arm_apic_timer(contents.apic.deadline());
-        }
-        if accepted.nmi {
-            self.vcpu.requests.nmi.store(true, Ordering::SeqCst);
-        }
+        let clock = contents.backend.apic_clock();
+        let vcpu = self.vcpu;
+        accept(&mut contents.apic, &clock, &vcpu.requests, |deadline| {
+            vcpu.arm_apic_timer(deadline);
+        });
     }
 
     /// Sleeps until `wake()`, looked at after each [`Vcpu::notify`]; ends early with

@@ -19,6 +19,7 @@ use vmm_core::vmx::interruption::EntryInterruption;
 
 use super::run::Run;
 use super::vcpu::Blocking;
+use crate::vm::ops::{self, RunEnv};
 
 const RFLAGS_IF: u64 = 1 << 9;
 
@@ -82,20 +83,25 @@ impl Run<'_, '_> {
     /// Takes what others have sent to the local APIC.
     #[inline(never)]
     pub fn accept(&mut self) {
-        let accepted = self.env.apic.accept(&self.vcpu.apic_clock());
-        if accepted.timer {
-            self.env.platform.arm_apic_timer(self.env.apic.deadline());
-        }
-        if accepted.nmi {
-            self.env.requests.nmi.store(true, Ordering::SeqCst);
-        }
+        let RunEnv {
+            apic,
+            requests,
+            platform,
+            ..
+        } = &mut *self.env;
+        let clock = self.vcpu.apic_clock();
+        ops::accept(apic, &clock, requests, |deadline| {
+            platform.arm_apic_timer(deadline);
+        });
     }
 
     /// Something waits that ends a HLT, given the guest's RFLAGS.
     pub fn wakes(&self, rflags: u64) -> bool {
-        !self.env.events.is_empty()
-            || self.env.requests.nmi.load(Ordering::Acquire)
-            || rflags & RFLAGS_IF != 0 && (self.extint() || self.env.apic.pending().is_some())
+        let env = &*self.env;
+        let interrupts_on = rflags & RFLAGS_IF != 0;
+        ops::ends_hlt(env.events, env.requests, env.apic, interrupts_on, || {
+            env.platform.pic_pending()
+        })
     }
 
     /// Fills the VM-entry interruption-information field (25.8.3). The length of an INT n,

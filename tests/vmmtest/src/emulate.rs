@@ -28,26 +28,10 @@ const AT: u64 = 0x100;
 const STATUS: u64 = 0x8d5;
 const DF: u64 = 1 << 10;
 
-/// Registers that an instruction may change.
-const COMPARED: [Reg; 17] = [
-    Reg::Rax,
-    Reg::Rbx,
-    Reg::Rcx,
-    Reg::Rdx,
-    Reg::Rsi,
-    Reg::Rdi,
-    Reg::Rbp,
-    Reg::Rsp,
-    Reg::R8,
-    Reg::R9,
-    Reg::R10,
-    Reg::R11,
-    Reg::R12,
-    Reg::R13,
-    Reg::R14,
-    Reg::R15,
-    Reg::Rflags,
-];
+/// Registers that an instruction may change: the general ones and RFLAGS.
+fn compared() -> [Reg; 17] {
+    std::array::from_fn(|n| *Reg::GENERAL.get(n).unwrap_or(&Reg::Rflags))
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mode {
@@ -391,7 +375,7 @@ impl Pair {
             .unwrap();
         memory.copy_to(Gpa(MEMORY), &contents(operand)).unwrap();
         memory.copy_to(Gpa(STACK - 0x10), &[0x5a; 0x20]).unwrap();
-        let mut initial: Vec<(Reg, u64)> = COMPARED.map(|reg| (reg, 0)).to_vec();
+        let mut initial: Vec<(Reg, u64)> = compared().map(|reg| (reg, 0)).to_vec();
         let mut set = |reg: Reg, value| {
             if let Some(entry) = initial.iter_mut().find(|(r, _)| *r == reg) {
                 entry.1 = value;
@@ -433,9 +417,9 @@ impl Pair {
                 (other, _) => panic!("{code:02x?}: {other:?} at {:#x}", exit.rip),
             }
         }
-        let values = cpu.registers(COMPARED).unwrap();
+        let values = cpu.registers(compared()).unwrap();
         let is_pointer = |reg| pointers.iter().any(|(pointer, _)| *pointer == reg);
-        let registers = COMPARED.into_iter().zip(values).map(|(reg, value)| {
+        let registers = compared().into_iter().zip(values).map(|(reg, value)| {
             let base = if is_pointer(reg) { moved } else { 0 };
             (reg, value.wrapping_sub(base))
         });

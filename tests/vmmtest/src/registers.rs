@@ -40,31 +40,13 @@ fn power_on_state() {
 
 fn general_registers_keep_their_values() {
     let m = Machine::new();
-    let general = [
-        Reg::Rax,
-        Reg::Rbx,
-        Reg::Rcx,
-        Reg::Rdx,
-        Reg::Rsi,
-        Reg::Rdi,
-        Reg::Rbp,
-        Reg::Rsp,
-        Reg::R8,
-        Reg::R9,
-        Reg::R10,
-        Reg::R11,
-        Reg::R12,
-        Reg::R13,
-        Reg::R14,
-        Reg::R15,
-        Reg::Rip,
-    ];
-    for (i, reg) in general.into_iter().enumerate() {
+    let general = || Reg::GENERAL.into_iter().chain([Reg::Rip]).enumerate();
+    for (i, reg) in general() {
         m.cpu
             .set_register(reg, 0x1111_2222_3333_0000 + i as u64)
             .unwrap();
     }
-    for (i, reg) in general.into_iter().enumerate() {
+    for (i, reg) in general() {
         assert_eq!(m.reg(reg), 0x1111_2222_3333_0000 + i as u64, "{reg:?}");
     }
 }

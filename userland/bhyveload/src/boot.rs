@@ -212,26 +212,8 @@ fn flat32(access: u32) -> SegDesc {
 impl BootState {
     /// The general registers and RFLAGS: these values, the others 0.
     fn general(&mut self, values: &[(Reg, u64)]) {
-        const GENERAL: [Reg; 17] = [
-            Reg::Rax,
-            Reg::Rbx,
-            Reg::Rcx,
-            Reg::Rdx,
-            Reg::Rsi,
-            Reg::Rdi,
-            Reg::Rbp,
-            Reg::R8,
-            Reg::R9,
-            Reg::R10,
-            Reg::R11,
-            Reg::R12,
-            Reg::R13,
-            Reg::R14,
-            Reg::R15,
-            Reg::Rsp,
-            Reg::Rip,
-        ];
-        self.registers.extend(GENERAL.map(|reg| {
+        let general = Reg::GENERAL.into_iter().chain([Reg::Rip]);
+        self.registers.extend(general.map(|reg| {
             (
                 reg,
                 values

@@ -92,7 +92,7 @@ impl Vcpu {
         )?;
         self.set_all(&[(Reg::Cs, 0xf000), (Reg::Ldtr, 0), (Reg::Tr, 0)])?;
         self.set_all(&DATA_REGS.map(|reg| (reg, 0)))?;
-        self.set_all(&GENERAL.map(|reg| (reg, if reg == Reg::Rdx { 0xf00 } else { 0 })))?;
+        self.set_all(&Reg::GENERAL.map(|reg| (reg, if reg == Reg::Rdx { 0xf00 } else { 0 })))?;
         self.set_all(&[
             (Reg::Dr6, 0xffff_0ff0),
             (Reg::Dr7, 0x400),
@@ -227,25 +227,6 @@ impl Vcpu {
             .try_for_each(|(reg, value)| self.set_register(*reg, *value))
     }
 }
-
-const GENERAL: [Reg; 16] = [
-    Reg::Rax,
-    Reg::Rbx,
-    Reg::Rcx,
-    Reg::Rdx,
-    Reg::Rsi,
-    Reg::Rdi,
-    Reg::Rbp,
-    Reg::Rsp,
-    Reg::R8,
-    Reg::R9,
-    Reg::R10,
-    Reg::R11,
-    Reg::R12,
-    Reg::R13,
-    Reg::R14,
-    Reg::R15,
-];
 
 /// The GDT for [`Vcpu::setup_freebsd_registers`], to be written at its `gdtbase`: null,
 /// 64-bit code, data.

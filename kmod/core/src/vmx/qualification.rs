@@ -78,36 +78,9 @@ impl InsOutsInfo {
     }
 }
 
-/// A general register by the number that instructions and qualifications use.
-pub const fn general_register(number: u8) -> Option<Reg> {
-    Some(match number {
-        0 => Reg::Rax,
-        1 => Reg::Rcx,
-        2 => Reg::Rdx,
-        3 => Reg::Rbx,
-        4 => Reg::Rsp,
-        5 => Reg::Rbp,
-        6 => Reg::Rsi,
-        7 => Reg::Rdi,
-        8 => Reg::R8,
-        9 => Reg::R9,
-        10 => Reg::R10,
-        11 => Reg::R11,
-        12 => Reg::R12,
-        13 => Reg::R13,
-        14 => Reg::R14,
-        15 => Reg::R15,
-        _ => return None,
-    })
-}
-
 /// The register in bits 11:8, where several qualifications have it.
 const fn register_at_8(raw: u64) -> Reg {
-    match general_register((raw >> 8) as u8 & 0xf) {
-        Some(reg) => reg,
-        // Four bits have no other value.
-        None => unreachable!(),
-    }
+    Reg::general((raw >> 8) as u8)
 }
 
 /// Control-register access (table 28-3).
@@ -322,16 +295,13 @@ impl MemoryOperand {
         else {
             return None;
         };
-        let Some(reg2) = general_register((raw >> 28) as u8) else {
-            return None;
-        };
         Some(Self {
             scale: raw as u8 & 3,
             address_size,
             segment,
             index: register_unless(raw >> 18, raw & 1 << 22 != 0),
             base: register_unless(raw >> 23, raw & 1 << 27 != 0),
-            reg2,
+            reg2: Reg::general((raw >> 28) as u8),
         })
     }
 }
@@ -340,7 +310,7 @@ const fn register_unless(bits: u32, invalid: bool) -> Option<Reg> {
     if invalid {
         None
     } else {
-        general_register(bits as u8 & 0xf)
+        Some(Reg::general(bits as u8))
     }
 }
 

@@ -43,16 +43,6 @@ const PDPTE_RESERVED: u64 = 0x1e6;
 /// The widest physical address.
 const PDPTE_ADDRESS: u64 = (1 << 52) - 1;
 
-const GENERAL: [Reg; 8] = [
-    Reg::Rax,
-    Reg::Rcx,
-    Reg::Rdx,
-    Reg::Rbx,
-    Reg::Rsp,
-    Reg::Rbp,
-    Reg::Rsi,
-    Reg::Rdi,
-];
 /// In the order of a TSS.
 const SEGMENTS: [(SegReg, Reg); 6] = [
     (SegReg::Es, Reg::Es),
@@ -292,7 +282,7 @@ impl<C: TaskCpu> Switch<'_, C> {
         if self.request.reason == TaskSwitchReason::Iret {
             task.flags &= !FLAG_NESTED;
         }
-        for (value, reg) in task.general.iter_mut().zip(GENERAL) {
+        for (value, reg) in task.general.iter_mut().zip(Reg::GENERAL) {
             *value = self.cpu.register(reg)? as u32;
         }
         for (value, (_, reg)) in task.selectors.iter_mut().zip(SEGMENTS) {
@@ -317,7 +307,7 @@ impl<C: TaskCpu> Switch<'_, C> {
         let flags = task.flags & FLAGS | FLAG_FIXED;
         self.cpu.set_register(Reg::Rip, task.ip.into())?;
         self.cpu.set_register(Reg::Rflags, flags.into())?;
-        for (value, reg) in task.general.into_iter().zip(GENERAL) {
+        for (value, reg) in task.general.into_iter().zip(Reg::GENERAL) {
             self.cpu.set_register(reg, value.into())?;
         }
         for (value, (_, reg)) in task.selectors.into_iter().zip(SEGMENTS) {

@@ -6,7 +6,6 @@
 //!
 //! Only what stock bhyve executes is described so; for all else there are the bytes.
 
-use super::decode::general;
 use super::encoding::{Encoding, REX_B, REX_R, REX_W, REX_X};
 use super::instruction::{Instruction, Size};
 use crate::regs::{CpuMode, Reg, SegReg};
@@ -194,7 +193,7 @@ impl Vie {
             self.base_register = (mode == CpuMode::Long64).then_some(Reg::Rip);
         } else if self.rm != 4 {
             self.rm |= u8::from(self.rex_b) << 3;
-            self.base_register = Some(general(self.rm));
+            self.base_register = Some(Reg::general(self.rm));
         }
     }
 
@@ -203,10 +202,10 @@ impl Vie {
         self.index = sib >> 3 & 7 | u8::from(self.rex_x) << 3;
         self.base = sib & 7 | u8::from(self.rex_b) << 3;
         if self.modrm_mod != 0 || sib & 7 != 5 {
-            self.base_register = Some(general(self.base));
+            self.base_register = Some(Reg::general(self.base));
         }
         if self.index != 4 {
-            self.index_register = Some(general(self.index));
+            self.index_register = Some(Reg::general(self.index));
             self.scale = 1 << self.ss;
         }
     }

@@ -139,7 +139,7 @@ impl Fake {
         cpu.set_desc(SegReg::Tr, old).unwrap();
         cpu.set_desc(SegReg::Cs, Descriptor(gdt[1]).seg_desc())
             .unwrap();
-        for (n, reg) in GENERAL.into_iter().enumerate() {
+        for (n, reg) in Reg::GENERAL.into_iter().take(8).enumerate() {
             cpu.set_register(reg, 0x1000_0000 + n as u64).unwrap();
         }
         for (_, reg) in SEGMENTS {

@@ -9,8 +9,6 @@ use super::encoding::{Encoding, REX_W};
 use super::instruction::{Address, BinaryOp, BitOp, Instruction, Operation, Rep, Size, Target};
 use crate::regs::{CpuMode, SegReg};
 
-pub(super) use modrm::general;
-
 /// Why bytes are not an instruction to execute here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DecodeError {

@@ -41,17 +41,17 @@ impl Decoder<'_> {
             scale = 1 << (sib >> 6);
             let number = self.extended(REX_X, sib >> 3 & 7);
             // Number 4 is no index, 12 is R12.
-            index = (number != 4).then(|| general(number));
+            index = (number != 4).then(|| Reg::general(number));
             if sib & 7 == 5 && mode == 0 {
                 displacement = Some(Size::Dword);
             } else {
-                base = Some(general(self.extended(REX_B, sib & 7)));
+                base = Some(Reg::general(self.extended(REX_B, sib & 7)));
             }
         } else if rm == 5 && mode == 0 {
             displacement = Some(Size::Dword);
             base = self.long.then_some(Reg::Rip);
         } else {
-            base = Some(general(self.extended(REX_B, rm)));
+            base = Some(Reg::general(self.extended(REX_B, rm)));
         }
         if let Some(size) = displacement {
             self.encoding.displacement = self.signed(size)?;
@@ -90,7 +90,7 @@ impl Decoder<'_> {
         let number = self.extended(REX_R, self.modrm_reg());
         let high = size == Size::Byte && self.encoding.rex.is_none() && number >= 4;
         Register {
-            reg: general(if high { number - 4 } else { number }),
+            reg: Reg::general(if high { number - 4 } else { number }),
             size,
             high,
         }
@@ -109,27 +109,4 @@ fn operands_16(rm: u8) -> (Option<Reg>, Option<Reg>) {
         6 => (Some(Reg::Rbp), None),
         _ => (Some(Reg::Rbx), None),
     }
-}
-
-/// The general register with that number in instructions.
-pub fn general(number: u8) -> Reg {
-    const GENERAL: [Reg; 16] = [
-        Reg::Rax,
-        Reg::Rcx,
-        Reg::Rdx,
-        Reg::Rbx,
-        Reg::Rsp,
-        Reg::Rbp,
-        Reg::Rsi,
-        Reg::Rdi,
-        Reg::R8,
-        Reg::R9,
-        Reg::R10,
-        Reg::R11,
-        Reg::R12,
-        Reg::R13,
-        Reg::R14,
-        Reg::R15,
-    ];
-    GENERAL[usize::from(number & 15)]
 }
