@@ -10,6 +10,7 @@ pub mod boot;
 pub mod bzimage;
 pub mod elf;
 pub mod flat;
+pub mod fs;
 pub mod image;
 pub mod layout;
 pub mod linux;
