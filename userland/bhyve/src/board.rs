@@ -159,15 +159,17 @@ fn init_pci(
     router: Arc<PirqRouter>,
     suspend: Suspend,
 ) -> Result<(Arc<MmioMap>, Arc<PciBus>), BuildError> {
-    let slots: Vec<Slot<'_>> = options
-        .slots
-        .iter()
-        .map(|slot| Slot {
-            at: slot.at,
-            device: slot.device,
-            config: &slot.config,
-        })
-        .collect();
+    let mut slots = Vec::new();
+    for slot in &options.slots {
+        let device = slot.device;
+        if let Some(config) = options.config.node(&slot.at.node()) {
+            slots.push(Slot {
+                at: slot.at,
+                device,
+                config,
+            });
+        }
+    }
     let mmio = Arc::new(MmioMap::default());
     let surroundings = Surroundings {
         ports: Arc::clone(ports),

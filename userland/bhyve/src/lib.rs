@@ -1,5 +1,5 @@
 //! bhyve(8): runs a guest. In reading order: the command line ([`options`], [`topology`],
-//! [`not_yet`], [`usage`]),
+//! [`not_yet`], [`usage`]) and the configuration that comes of it ([`config`]),
 //! the start ([`start`]), the [`machine`] with its [`board`] of [`devices`] on the buses of
 //! [`ports`] and of memory-mapped devices ([`mmio`]), [`pci`] with the [`virtio`] devices,
 //! the tables that describe all that to the guest ([`firmware`]),
@@ -10,6 +10,7 @@
 
 pub mod backend;
 pub mod board;
+pub mod config;
 pub mod controllers;
 pub mod devices;
 pub mod firmware;

@@ -11,10 +11,11 @@ use cli::getopt::{self, Getopt};
 use cli::number::parse_within;
 use cli::size::{SizeError, parse_memsize};
 
+use crate::config::Config;
 use crate::firmware::smbios::{Uuid, UuidError};
 use crate::not_yet;
-use crate::pci::Bdf;
 use crate::pci::registry::{self, DeviceType};
+use crate::pci::{Bdf, DeviceError};
 use crate::topology::{CpuError, Pinning, TopologySpec};
 
 /// FreeBSD 15's option string, then what only 2013's bhyve had.
@@ -44,12 +45,10 @@ pub struct ComPort {
 pub struct PciSlot {
     pub at: Bdf,
     pub device: &'static DeviceType,
-    /// What follows the device's name; the device knows what it means.
-    pub config: String,
 }
 
 /// What the command line says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub struct Options {
     pub vm: String,
     /// -m in bytes.
@@ -74,6 +73,8 @@ pub struct Options {
     /// 2013's -b.
     pub bvm_console: bool,
     pub slots: Vec<PciSlot>,
+    /// The devices' variables.
+    pub config: Config,
     pub com_ports: Vec<ComPort>,
     /// -W.
     pub virtio_msi: bool,
@@ -86,9 +87,9 @@ pub struct Options {
 }
 
 /// What the command line asks for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub enum Answer {
-    Run(Options),
+    Run(Box<Options>),
     Help,
     PciDevices,
     LpcDevices,
@@ -117,6 +118,10 @@ pub enum OptionError {
         option: &'static str,
     },
     ComTaken(usize),
+    Device {
+        text: String,
+        error: String,
+    },
     NotYet {
         option: String,
         what: &'static str,
@@ -129,7 +134,7 @@ impl OptionError {
         match self {
             Self::Getopt(_) | Self::Usage => 1,
             Self::Slot { .. } | Self::SlotTaken(_) | Self::UnknownDevice { .. } => 4,
-            Self::ComTaken(_) | Self::NotYet { .. } => 4,
+            Self::ComTaken(_) | Self::Device { .. } | Self::NotYet { .. } => 4,
             Self::Uuid(_) => 4,
             Self::MemSize { .. } | Self::Cpu(_) => 64,
         }
@@ -153,6 +158,7 @@ impl fmt::Display for OptionError {
                 )
             }
             Self::ComTaken(index) => write!(f, "com{} is configured twice", index + 1),
+            Self::Device { text, error } => write!(f, "-s {text}: {error}"),
             Self::NotYet { option, what } => {
                 write!(f, "{option}: {what} is not part of this version")
             }
@@ -192,6 +198,7 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
         apic: ApicMode::Default,
         bvm_console: false,
         slots: Vec::new(),
+        config: Config::default(),
         com_ports: Vec::new(),
         virtio_msi: false,
         mptable: true,
@@ -251,7 +258,7 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
         return Err(OptionError::Usage);
     };
     options.vm.clone_from(vm);
-    Ok(Answer::Run(options))
+    Ok(Answer::Run(Box::new(options)))
 }
 
 /// Any beginning of "help", as bhyve compares it.
@@ -302,14 +309,26 @@ impl Options {
         if self.slots.iter().any(|slot| slot.at == at) {
             return Err(OptionError::SlotTaken(at));
         }
-        let config = config.to_owned();
-        self.slots.push(PciSlot { at, device, config });
+        let error = |error: DeviceError| OptionError::Device {
+            text: text.to_owned(),
+            error: error.to_string(),
+        };
+        let mut node = self
+            .config
+            .node_mut(&at.node())
+            .map_err(|e| error(e.into()))?;
+        let device_name = device.alias.unwrap_or(device.name);
+        node.set("device", device_name)
+            .map_err(|e| error(e.into()))?;
+        (device.options)(&mut node, config).map_err(error)?;
+        self.slots.push(PciSlot { at, device });
         Ok(())
     }
 
     /// 2013's `-S slot,uart,backend`: the first one is com1, the second com2.
     fn add_legacy_device(&mut self, text: &str) -> Result<(), OptionError> {
         let (_, name, backend) = split_slot(text)?;
+        let backend = backend.unwrap_or_default();
         if name != "uart" {
             return Err(unknown_device(name, text, "-S", &not_yet::PCI_DEVICES));
         }
@@ -339,7 +358,7 @@ impl Options {
     }
 }
 
-fn split_slot(text: &str) -> Result<(Bdf, &str, &str), OptionError> {
+fn split_slot(text: &str) -> Result<(Bdf, &str, Option<&str>), OptionError> {
     let Some((slot, rest)) = text.split_once(',') else {
         let why = "a device is wanted after the slot";
         return Err(OptionError::Slot {
@@ -347,7 +366,10 @@ fn split_slot(text: &str) -> Result<(Bdf, &str, &str), OptionError> {
             why,
         });
     };
-    let (name, config) = rest.split_once(',').unwrap_or((rest, ""));
+    let (name, config) = match rest.split_once(',') {
+        Some((name, config)) => (name, Some(config)),
+        None => (rest, None),
+    };
     Ok((parse_bdf(slot)?, name, config))
 }
 

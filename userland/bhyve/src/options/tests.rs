@@ -10,7 +10,7 @@ fn parse_line(line: &str) -> Result<Answer, OptionError> {
 
 fn run(line: &str) -> Options {
     match parse_line(line) {
-        Ok(Answer::Run(options)) => options,
+        Ok(Answer::Run(options)) => *options,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -51,9 +51,10 @@ fn the_command_line_of_2013_is_understood() {
     let [disk] = &o.slots[..] else {
         panic!("{:?}", o.slots);
     };
+    assert_eq!(disk.device.name, "virtio-blk");
     assert_eq!(
-        (disk.device.name, disk.config.as_str()),
-        ("virtio-blk", "diskdev")
+        o.config.lines(),
+        ["pci.0.0.0.device=virtio-blk", "pci.0.0.0.path=diskdev"]
     );
     assert!(!o.wired);
     assert!(o.mptable);

@@ -18,6 +18,7 @@ use super::function::Function;
 use super::interrupts::{InterruptController, Interrupts};
 use super::pirq::{PirqRouter, Route};
 use super::registry::DeviceType;
+use crate::config::View;
 use crate::mmio::MmioMap;
 use crate::ports::{PortBus, Width};
 
@@ -27,12 +28,11 @@ const PINS: u8 = 4;
 const EXTENDED: u16 = 0x100;
 
 /// A device that the command line puts somewhere.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Slot<'a> {
     pub at: Bdf,
     pub device: &'static DeviceType,
-    /// What follows the device's name.
-    pub config: &'a str,
+    pub config: View<'a>,
 }
 
 /// What the devices are connected to.
@@ -52,8 +52,19 @@ pub struct Surroundings {
 #[derive(Debug)]
 pub enum PciError {
     Taken(Bdf),
-    Device { name: String, error: DeviceError },
-    Spec { name: String, error: SpecError },
+    Device {
+        name: String,
+        error: DeviceError,
+    },
+    /// Variables that the device doesn't know.
+    Unknown {
+        name: String,
+        variables: Vec<String>,
+    },
+    Spec {
+        name: String,
+        error: SpecError,
+    },
     NoRoom(NoRoom),
 }
 
@@ -62,6 +73,9 @@ impl fmt::Display for PciError {
         match self {
             Self::Taken(at) => write!(f, "PCI slot {at} is occupied already"),
             Self::Device { name, error } => write!(f, "{name}: {error}"),
+            Self::Unknown { name, variables } => {
+                write!(f, "{name}: unknown option {}", variables.join(", "))
+            }
             Self::Spec { name, error } => write!(f, "{name}: {error}"),
             Self::NoRoom(error) => error.fmt(f),
         }
@@ -230,12 +244,7 @@ fn make_function(
     surroundings: &Surroundings,
     decoder: Arc<Decoder>,
 ) -> Result<Function, PciError> {
-    let Bdf {
-        bus,
-        slot: number,
-        function,
-    } = slot.at;
-    let name = format!("{}@pci.{bus}.{number}.{function}", slot.device.name);
+    let name = format!("{}@{}", slot.device.name, slot.at.node());
     let interrupts = Interrupts::new(Arc::clone(&surroundings.controller));
     let context = DeviceContext {
         at: slot.at,
@@ -245,10 +254,16 @@ fn make_function(
         prefer_msi: surroundings.prefer_msi,
         router: Arc::clone(&surroundings.router),
     };
-    let device = (slot.device.new)(slot.config, context).map_err(|error| PciError::Device {
+    let device = (slot.device.new)(&slot.config, context).map_err(|error| PciError::Device {
         name: name.clone(),
         error,
     })?;
+    // Read by whoever chose the device.
+    slot.config.get("device");
+    let variables = slot.config.unread();
+    if !variables.is_empty() {
+        return Err(PciError::Unknown { name, variables });
+    }
     Function::new(
         slot.at,
         slot.device.name,

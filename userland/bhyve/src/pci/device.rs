@@ -3,8 +3,9 @@
 //! its BARs. The bus does the rest: header, BAR placement and decoding, MSI, MSI-X with
 //! its table, INTx.
 //!
-//! A device is made by its [`Constructor`] from the text behind its name in `-s`, and from
-//! a [`DeviceContext`], whose parts can be cloned into worker threads.
+//! A device is made by its [`Constructor`] from its node of the configuration, and from a
+//! [`DeviceContext`], whose parts can be cloned into worker threads. The text behind its
+//! name in `-s` becomes variables of that node first, by its [`OptionParser`].
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ use vmmapi::GuestMemory;
 use super::bar::BarSpec;
 use super::interrupts::Interrupts;
 use super::pirq::PirqRouter;
+use crate::config::{NodeMut, View};
 use crate::ports::Width;
 
 /// Bus, device and function numbers.
@@ -25,6 +27,18 @@ pub struct Bdf {
     pub bus: u8,
     pub slot: u8,
     pub function: u8,
+}
+
+impl Bdf {
+    /// The node of the configuration that describes what is there: "pci.0.3.0".
+    pub fn node(self) -> String {
+        let Self {
+            bus,
+            slot,
+            function,
+        } = self;
+        format!("pci.{bus}.{slot}.{function}")
+    }
 }
 
 impl fmt::Display for Bdf {
@@ -142,5 +156,14 @@ pub struct DeviceContext {
 /// Why a device can't be made, as a sentence for the person who typed the option.
 pub type DeviceError = Box<dyn Error + Send + Sync>;
 
-/// Makes a device from what follows its name in `-s` ("" if nothing does).
-pub type Constructor = fn(&str, DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError>;
+/// Makes a device from its node. It reads each variable that it knows, whether it needs it
+/// or not: one that isn't read is refused as unknown.
+pub type Constructor = fn(&View<'_>, DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError>;
+
+/// Turns what follows a device's name in `-s` (`None` if nothing does) into variables.
+pub type OptionParser = fn(&mut NodeMut<'_>, Option<&str>) -> Result<(), DeviceError>;
+
+/// The parser for devices whose options are `name[=value],…`.
+pub fn plain_options(node: &mut NodeMut<'_>, text: Option<&str>) -> Result<(), DeviceError> {
+    Ok(node.set_options(text.unwrap_or_default())?)
+}

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::device::{Capability, DeviceContext, DeviceError, FunctionSpec, Header, PciDevice};
+use crate::config::{ConfigError, View};
 use crate::ports::Width;
 
 const CLASS_BRIDGE: u8 = 6;
@@ -26,33 +27,24 @@ struct HostBridge {
 }
 
 /// `hostbridge`.
-pub fn new(config: &str, _context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
+pub fn new(config: &View<'_>, _: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
     bridge(config, 0x1275, 0x1275)
 }
 
 /// `amd_hostbridge`: the same with AMD's vendor ID, for guests that look at it.
-pub fn new_amd(config: &str, _context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
+pub fn new_amd(config: &View<'_>, _: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
     bridge(config, 0x1022, 0x7432)
 }
 
-fn bridge(config: &str, vendor: u16, device: u16) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    let mut bridge = HostBridge { vendor, device };
-    for option in config.split(',').filter(|option| !option.is_empty()) {
-        let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        let id = match name {
-            "vendor" => &mut bridge.vendor,
-            "devid" => &mut bridge.device,
-            _ => {
-                return Err(
-                    format!("unknown option '{name}', vendor= and devid= are there").into(),
-                );
-            }
-        };
-        *id = cli::number::parse_within(value, 0, 0xffff)
-            .and_then(|id| u16::try_from(id).ok())
-            .ok_or_else(|| format!("{name}={value}: a number up to 0xffff is wanted"))?;
-    }
-    Ok(Arc::new(bridge))
+fn bridge(config: &View<'_>, vendor: u16, device: u16) -> Result<Arc<dyn PciDevice>, DeviceError> {
+    let id = |name, default| {
+        let id = config.number(name, 0, 0xffff)?;
+        Ok::<u16, ConfigError>(id.and_then(|id| id.try_into().ok()).unwrap_or(default))
+    };
+    Ok(Arc::new(HostBridge {
+        vendor: id("vendor", vendor)?,
+        device: id("devid", device)?,
+    }))
 }
 
 impl PciDevice for HostBridge {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::device::{DeviceContext, DeviceError, FunctionSpec, Header, PciDevice};
 use super::pirq::PirqRouter;
+use crate::config::View;
 use crate::ports::Width;
 
 /// Its name in `-s`.
@@ -24,10 +25,7 @@ struct Lpc {
 }
 
 /// `lpc`. It is on bus 0, as its DSDT object covers the ISA bus' ports there.
-pub fn new(config: &str, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    if !config.is_empty() {
-        return Err(format!("unknown option '{config}': the bridge has none").into());
-    }
+pub fn new(_: &View<'_>, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
     if context.at.bus != 0 {
         return Err("the LPC bridge can be on bus 0 only".into());
     }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::device::Constructor;
+use super::device::{Constructor, OptionParser, plain_options};
 use super::{hostbridge, lpc};
 use crate::virtio;
 
@@ -10,6 +10,10 @@ use crate::virtio;
 #[derive(Debug)]
 pub struct DeviceType {
     pub name: &'static str,
+    /// The name that its variable `device` gets, where that is another one: `ahci-hd` is an
+    /// `ahci` with a port.
+    pub alias: Option<&'static str>,
+    pub options: OptionParser,
     pub new: Constructor,
 }
 
@@ -25,22 +29,32 @@ impl Eq for DeviceType {}
 pub static DEVICES: [DeviceType; 5] = [
     DeviceType {
         name: "amd_hostbridge",
+        alias: None,
+        options: plain_options,
         new: hostbridge::new_amd,
     },
     DeviceType {
         name: "hostbridge",
+        alias: None,
+        options: plain_options,
         new: hostbridge::new,
     },
     DeviceType {
         name: lpc::NAME,
+        alias: None,
+        options: plain_options,
         new: lpc::new,
     },
     DeviceType {
         name: "virtio-blk",
+        alias: None,
+        options: virtio::block::options::parse,
         new: virtio::block::virtio_blk,
     },
     DeviceType {
         name: "virtio-rnd",
+        alias: None,
+        options: plain_options,
         new: virtio::rnd::virtio_rnd,
     },
 ];

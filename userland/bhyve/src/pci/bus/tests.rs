@@ -7,11 +7,12 @@ use vmmapi::SuspendHow;
 
 use super::super::access::{ConfigPorts, ECAM_BASE, ECAM_SIZE, Ecam, PORT, PORTS};
 use super::super::bar::{BarKind, BarSpec};
-use super::super::device::{FunctionSpec, Header, MsixSpec, PciDevice};
+use super::super::device::{FunctionSpec, Header, MsixSpec, PciDevice, plain_options};
 use super::super::interrupts::Message;
 use super::super::interrupts::tests::Recorder;
 use super::super::{hostbridge, lpc};
 use super::*;
+use crate::config::Config;
 use crate::mmio::MmioBus;
 
 /// A device with one BAR of each kind, MSI-X, MSI and a pin. Reads give the BAR and the
@@ -53,24 +54,26 @@ impl PciDevice for Probe {
     }
 }
 
-fn new_probe(config: &str, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    if config.is_empty() {
-        Ok(Arc::new(Probe(context)))
-    } else {
-        Err("it has no options".into())
-    }
+fn new_probe(_: &View<'_>, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
+    Ok(Arc::new(Probe(context)))
 }
 
 static PROBE: DeviceType = DeviceType {
     name: "probe",
+    alias: None,
+    options: plain_options,
     new: new_probe,
 };
 static BRIDGE: DeviceType = DeviceType {
     name: "hostbridge",
+    alias: None,
+    options: plain_options,
     new: hostbridge::new,
 };
 static LPC: DeviceType = DeviceType {
     name: lpc::NAME,
+    alias: None,
+    options: plain_options,
     new: lpc::new,
 };
 
@@ -101,12 +104,17 @@ fn build(devices: &[(Bdf, &'static DeviceType, &'static str)]) -> Result<Machine
         router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
         prefer_msi: false,
     };
+    let mut tree = Config::default();
+    for (at, device, options) in devices {
+        let mut node = tree.node_mut(&at.node()).unwrap();
+        (device.options)(&mut node, Some(options)).unwrap();
+    }
     let slots: Vec<Slot<'_>> = devices
         .iter()
-        .map(|(at, device, config)| Slot {
+        .map(|(at, device, _)| Slot {
             at: *at,
             device,
-            config,
+            config: tree.node(&at.node()).unwrap(),
         })
         .collect();
     let bus = Arc::new(PciBus::new(&slots, &surroundings)?);
@@ -334,7 +342,7 @@ fn mistakes_of_the_command_line_are_named() {
     };
     assert_eq!(
         refusal(&[(place(3, 0), &PROBE, "x=1")]),
-        "probe@pci.0.3.0: it has no options"
+        "probe@pci.0.3.0: unknown option pci.0.3.0.x"
     );
     assert_eq!(
         refusal(&[(place(3, 0), &PROBE, ""), (place(3, 0), &BRIDGE, "")]),

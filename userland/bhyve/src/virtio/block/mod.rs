@@ -19,6 +19,7 @@ use options::{DiskOptions, MAX_SERIAL};
 use super::chain::{Buffers, Chain, ChainError};
 use super::device::{Identity, VirtioDevice};
 use super::function::VirtioFunction;
+use crate::config::View;
 use crate::pci::{DeviceContext, DeviceError, PciDevice};
 use crate::platform::disk::is_unsupported;
 
@@ -145,9 +146,9 @@ struct Data {
 }
 
 impl Block {
-    /// From what follows virtio-blk in `-s`.
-    pub fn open(text: &str, name: &str) -> Result<Self, DeviceError> {
-        let options = DiskOptions::parse(text)?;
+    /// From its node of the configuration.
+    pub fn open(config: &View<'_>, name: &str) -> Result<Self, DeviceError> {
+        let options = DiskOptions::read(config)?;
         let disk = Disk::open(&options)?;
         if disk.read_only() && !options.read_only {
             eprintln!(
@@ -395,8 +396,11 @@ impl VirtioDevice for Block {
 }
 
 /// `virtio-blk,path[,option…]`.
-pub fn virtio_blk(text: &str, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    let block = Block::open(text, &context.name)?;
+pub fn virtio_blk(
+    config: &View<'_>,
+    context: DeviceContext,
+) -> Result<Arc<dyn PciDevice>, DeviceError> {
+    let block = Block::open(config, &context.name)?;
     let threads = format!("blk-{}:{}", context.at.slot, context.at.function);
     Ok(VirtioFunction::new(Box::new(block), context, &threads)?)
 }

@@ -6,6 +6,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::config::{NodeMut, View};
+use crate::pci::DeviceError;
+
 /// The smallest sector.
 pub const MIN_SECTOR: u32 = 512;
 
@@ -33,9 +36,6 @@ pub struct DiskOptions {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OptionError {
     NoPath,
-    Unknown(String),
-    NoValue(String),
-    NotYesOrNo { option: String, value: String },
     SectorSize(String),
     Serial(String),
     BootIndex,
@@ -49,15 +49,6 @@ impl fmt::Display for OptionError {
             Self::NoPath => f.write_str(
                 "the path of an image file or a disk device is wanted: virtio-blk,path[,option…]",
             ),
-            Self::Unknown(option) => write!(
-                f,
-                "unknown option \"{option}\" (there are nocache, direct, sync, ro, nodelete, \
-                 sectorsize=logical[/physical] and ser=serial)"
-            ),
-            Self::NoValue(option) => write!(f, "{option} wants a value: {option}=…"),
-            Self::NotYesOrNo { option, value } => {
-                write!(f, "{option} is on or off, and not \"{value}\"")
-            }
             Self::SectorSize(text) => write!(
                 f,
                 "invalid sector size \"{text}\": powers of two from {MIN_SECTOR} on are wanted, \
@@ -73,69 +64,46 @@ impl fmt::Display for OptionError {
     }
 }
 
-impl DiskOptions {
-    /// From what follows the device's name.
-    pub fn parse(text: &str) -> Result<Self, OptionError> {
-        let mut parts = text.split(',');
-        let path = parts.next().unwrap_or_default();
-        if path.is_empty() {
-            return Err(OptionError::NoPath);
-        }
-        let mut options = Self {
-            path: PathBuf::from(path),
-            no_cache: false,
-            sync: false,
-            read_only: false,
-            no_delete: false,
-            sector_size: None,
-            serial: None,
-        };
-        for part in parts {
-            options.add(part)?;
-        }
-        Ok(options)
+/// `path[,option…]` becomes variables.
+pub fn parse(node: &mut NodeMut<'_>, text: Option<&str>) -> Result<(), DeviceError> {
+    let text = text.unwrap_or_default();
+    let (path, options) = text.split_once(',').unwrap_or((text, ""));
+    if path.is_empty() {
+        return Err(OptionError::NoPath.into());
     }
-
-    fn add(&mut self, part: &str) -> Result<(), OptionError> {
-        let (name, value) = match part.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (part, None),
-        };
-        let text = || value.ok_or_else(|| OptionError::NoValue(name.to_owned()));
-        match name {
-            "nocache" => self.no_cache = is_on(name, value)?,
-            "direct" | "sync" => self.sync = is_on(name, value)?,
-            "ro" => self.read_only = is_on(name, value)?,
-            "nodelete" => self.no_delete = is_on(name, value)?,
-            "sectorsize" => self.sector_size = Some(sector_size(text()?)?),
-            "ser" | "serial" => {
-                let serial = text()?;
-                if serial.len() > MAX_SERIAL {
-                    return Err(OptionError::Serial(serial.to_owned()));
-                }
-                self.serial = Some(serial.to_owned());
-            }
-            "bootindex" => return Err(OptionError::BootIndex),
-            _ => return Err(OptionError::Unknown(part.to_owned())),
-        }
-        Ok(())
-    }
+    node.set("path", path)?;
+    Ok(node.set_options(options)?)
 }
 
-/// Alone it is on; with a value as bhyve_config(5) has it.
-fn is_on(option: &str, value: Option<&str>) -> Result<bool, OptionError> {
-    match value.map(str::to_ascii_lowercase).as_deref() {
-        None | Some("true" | "on" | "yes" | "1") => Ok(true),
-        Some("false" | "off" | "no" | "0") => Ok(false),
-        Some(other) => Err(OptionError::NotYesOrNo {
-            option: option.to_owned(),
-            value: other.to_owned(),
-        }),
+impl DiskOptions {
+    /// From a disk's node.
+    pub fn read(config: &View<'_>) -> Result<Self, DeviceError> {
+        let sector_size = config.get("sectorsize");
+        let serial = config.get("serial").or(config.get("ser"));
+        if let Some(serial) = serial.as_ref().filter(|text| text.len() > MAX_SERIAL) {
+            return Err(OptionError::Serial(serial.clone()).into());
+        }
+        if config.get("bootindex").is_some() {
+            return Err(OptionError::BootIndex.into());
+        }
+        // Both names are read, whichever is set.
+        let (direct, sync) = (config.bool("direct", false)?, config.bool("sync", false)?);
+        Ok(Self {
+            path: config.get("path").ok_or(OptionError::NoPath)?.into(),
+            no_cache: config.bool("nocache", false)?,
+            sync: direct || sync,
+            read_only: config.bool("ro", false)?,
+            no_delete: config.bool("nodelete", false)?,
+            sector_size: sector_size
+                .map(|text| parse_sector_size(&text))
+                .transpose()?,
+            serial,
+        })
     }
 }
 
 /// `logical[/physical]`.
-fn sector_size(text: &str) -> Result<(u32, u32), OptionError> {
+fn parse_sector_size(text: &str) -> Result<(u32, u32), OptionError> {
     let error = || OptionError::SectorSize(text.to_owned());
     let number = |text: &str| {
         let number = text.parse().ok().filter(|n: &u32| n.is_power_of_two());
@@ -152,9 +120,16 @@ fn sector_size(text: &str) -> Result<(u32, u32), OptionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+
+    fn read(text: &str) -> Result<DiskOptions, DeviceError> {
+        let mut config = Config::default();
+        super::parse(&mut config.node_mut("disk")?, Some(text))?;
+        DiskOptions::read(&config.node("disk").ok_or("there is a disk")?)
+    }
 
     fn parse(text: &str) -> DiskOptions {
-        DiskOptions::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+        read(text).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
     #[test]
@@ -183,10 +158,9 @@ mod tests {
         for (text, part) in [
             ("", "the path"),
             (",ro", "the path"),
-            ("/x,rw", "\"rw\""),
-            ("/x,,ro", "\"\""),
-            ("/x,ro=maybe", "\"maybe\""),
-            ("/x,sectorsize", "sectorsize=…"),
+            ("/x,,ro", "two commas"),
+            ("/x,ro=maybe", "disk.ro=maybe"),
+            ("/x,sectorsize", "\"true\""),
             ("/x,sectorsize=256", "\"256\""),
             ("/x,sectorsize=4096/512", "\"4096/512\""),
             ("/x,sectorsize=1000", "\"1000\""),
@@ -194,7 +168,7 @@ mod tests {
             ("/x,ser=123456789012345678901", "longer than 20"),
             ("/x,bootindex=1", "fw_cfg"),
         ] {
-            let message = DiskOptions::parse(text).unwrap_err().to_string();
+            let message = read(text).unwrap_err().to_string();
             assert!(message.contains(part), "{text}: {message}");
         }
     }

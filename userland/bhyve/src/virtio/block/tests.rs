@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use proptest::prelude::*;
 use vmmapi::Gpa;
 
-use super::{feature, virtio_blk};
+use super::feature;
 use crate::ports::Width;
-use crate::virtio::tests::guest::{Guest, Part, Ring, Version, into, out};
+use crate::virtio::tests::guest::{Guest, Part, Ring, Version, device, into, out};
 use crate::virtio::tests::image::Image;
 
 const OK: u8 = 0;
@@ -29,7 +29,7 @@ struct Machine {
 
 impl Machine {
     fn new(version: Version, config: &str) -> Self {
-        let g = Guest::new(version, virtio_blk, config);
+        let g = Guest::new(version, device("virtio-blk"), config);
         // ANY_LAYOUT is only for old drivers, and theirs alone to take.
         let ring = g.start(g.offered() & !(1 << 29));
         Self { g, ring }
@@ -113,7 +113,7 @@ fn what_is_flushed_is_on_the_disk() {
     assert_eq!(m.request(FLUSH, 0, &[]).0, OK);
     assert_eq!(unwritten(), Some(0));
     // A driver that doesn't know flushes takes each write for safe.
-    let g = Guest::new(Version::Legacy, virtio_blk, &image.with(""));
+    let g = Guest::new(Version::Legacy, device("virtio-blk"), &image.with(""));
     let ring = g.start(0);
     let mut m = Machine { g, ring };
     assert_eq!(m.write(128, &pattern(65536)), OK);
@@ -423,13 +423,13 @@ fn an_image_that_shrinks_gives_errors_and_nothing_else() {
 #[test]
 fn what_is_no_disk_is_refused_by_name() {
     let refusal = |config: &str| {
-        Guest::try_new(Version::Modern, virtio_blk, config, false)
+        Guest::try_new(Version::Modern, device("virtio-blk"), config, false)
             .err()
             .unwrap()
     };
     let message = refusal("/nonexistent/disk");
     assert!(
-        message.starts_with("virtio@pci.0.3.0: /nonexistent/disk: "),
+        message.starts_with("virtio-blk@pci.0.3.0: /nonexistent/disk: "),
         "{message}"
     );
     assert!(refusal("/dev/null").contains("/dev/null"));

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use vmmapi::{Gpa, GuestMemory};
 
+use crate::config::Config;
 use crate::mmio::{MmioBus, MmioMap};
 use crate::pci::bus::{PciBus, Slot, Surroundings};
-use crate::pci::device::{Bdf, Constructor};
+use crate::pci::device::{Bdf, Constructor, plain_options};
 use crate::pci::interrupts::Message;
 use crate::pci::interrupts::tests::Recorder;
 use crate::pci::pirq::PirqRouter;
-use crate::pci::registry::DeviceType;
+use crate::pci::registry::{self, DeviceType};
 use crate::ports::{PortBus, Width};
 use crate::virtio::feature::VERSION_1;
 use crate::virtio::transport::{NO_VECTOR, status};
@@ -62,15 +63,30 @@ pub struct Guest {
     next_free: AtomicU64,
 }
 
+/// The device of that name in `-s`.
+pub fn device(name: &str) -> &'static DeviceType {
+    registry::find(name).unwrap()
+}
+
+/// A device of a test, which lives as long as the test.
+pub fn made_by(new: Constructor) -> &'static DeviceType {
+    Box::leak(Box::new(DeviceType {
+        name: "virtio",
+        alias: None,
+        options: plain_options,
+        new,
+    }))
+}
+
 impl Guest {
-    pub fn new(version: Version, new: Constructor, config: &str) -> Self {
-        Self::try_new(version, new, config, false).unwrap()
+    pub fn new(version: Version, device: &'static DeviceType, config: &str) -> Self {
+        Self::try_new(version, device, config, false).unwrap()
     }
 
     /// `prefer_msi` is -W.
     pub fn try_new(
         version: Version,
-        new: Constructor,
+        device: &'static DeviceType,
         config: &str,
         prefer_msi: bool,
     ) -> Result<Self, String> {
@@ -85,15 +101,14 @@ impl Guest {
             router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
             prefer_msi,
         };
-        // A test's device lives as long as the test.
-        let device = Box::leak(Box::new(DeviceType {
-            name: "virtio",
-            new,
-        }));
+        let mut tree = Config::default();
+        let mut node = tree.node_mut(&AT.node()).unwrap();
+        let text = Some(config).filter(|text| !text.is_empty());
+        (device.options)(&mut node, text).map_err(|error| error.to_string())?;
         let slot = Slot {
             at: AT,
             device,
-            config,
+            config: tree.node(&AT.node()).unwrap(),
         };
         let bus = PciBus::new(&[slot], &surroundings).map_err(|error| error.to_string())?;
         let mut guest = Self {

@@ -1,13 +1,12 @@
 //! When a driver is interrupted, and how; and when the device asks for notifications.
 
-use super::guest::{Guest, NONE, Version, into};
+use super::guest::{Guest, NONE, Version, device, into};
 use crate::ports::Width;
 use crate::virtio::feature::EVENT_IDX;
-use crate::virtio::rnd::virtio_rnd;
 use crate::virtio::transport::status;
 
 fn guest(version: Version) -> Guest {
-    Guest::new(version, virtio_rnd, "")
+    Guest::new(version, device("virtio-rnd"), "")
 }
 
 /// The level that the function's pin has now, as the router's changes leave it.
@@ -80,7 +79,7 @@ fn the_configuration_vector_tells_of_needs_reset() {
 
 #[test]
 fn msi_carries_interrupts_where_msix_is_not_wanted() {
-    let g = Guest::try_new(Version::Legacy, virtio_rnd, "", true).unwrap();
+    let g = Guest::try_new(Version::Legacy, device("virtio-rnd"), "", true).unwrap();
     let ids: Vec<u8> = g.capabilities().iter().map(|(_, id)| *id).collect();
     assert!(!ids.contains(&0x11), "-W");
     let (msi, _) = g.capabilities()[0];

@@ -4,11 +4,9 @@
 use proptest::prelude::*;
 use vmmapi::Gpa;
 
-use super::guest::{Guest, Part, Ring, Version, into, out, write_descriptor};
+use super::guest::{Guest, Part, Ring, Version, device, into, out, write_descriptor};
 use super::image::Image;
 use crate::ports::Width;
-use crate::virtio::block::virtio_blk;
-use crate::virtio::rnd::virtio_rnd;
 
 /// A descriptor with values that are wrong now and then.
 fn descriptor() -> impl Strategy<Value = (u64, u32, u16, u16)> {
@@ -56,7 +54,7 @@ proptest! {
     ) {
         let image = Image::new(&[0x5a; 65536]);
         let version = if modern { Version::Modern } else { Version::Legacy };
-        let g = Guest::new(version, virtio_blk, &image.with(""));
+        let g = Guest::new(version, device("virtio-blk"), &image.with(""));
         let mut ring = g.start(features & g.offered() & !(1 << 27));
         g.memory.copy_to(Gpa(0x20_0200), &header).unwrap();
         fill(&g, &ring, &descriptors);
@@ -84,7 +82,7 @@ proptest! {
             1..120,
         ),
     ) {
-        let g = Guest::new(Version::Modern, virtio_rnd, "");
+        let g = Guest::new(Version::Modern, device("virtio-rnd"), "");
         let (common, notify) = (g.registers.common, g.registers.notify);
         let window = g.virtio_capability(5).unwrap();
         for (place, offset, size, value) in accesses {

@@ -6,7 +6,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::guest::{Guest, HIGH, LOW, Part, Version, into, out, write_descriptor};
+use super::guest::{Guest, HIGH, LOW, Part, Version, into, made_by, out, write_descriptor};
+use crate::config::View;
 use crate::pci::{DeviceContext, DeviceError, PciDevice};
 use crate::virtio::chain::{Chain, ChainError};
 use crate::virtio::device::{Identity, VirtioDevice};
@@ -54,7 +55,7 @@ impl VirtioDevice for Echo {
     }
 }
 
-fn echo(_: &str, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
+fn echo(_: &View<'_>, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
     let (sender, receiver) = channel();
     LET_GO.set(Some(sender));
     let device = Box::new(Echo(Mutex::new(receiver)));
@@ -62,7 +63,7 @@ fn echo(_: &str, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceErr
 }
 
 fn guest(version: Version) -> Guest {
-    Guest::new(version, echo, "")
+    Guest::new(version, made_by(echo), "")
 }
 
 #[test]

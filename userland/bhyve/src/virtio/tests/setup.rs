@@ -1,14 +1,14 @@
 //! How drivers find and set up a device.
 
-use super::guest::{ACKNOWLEDGE, Guest, NONE, Ring, Version, into};
+use super::guest::{ACKNOWLEDGE, Guest, NONE, Ring, Version, device, into};
 use crate::ports::Width;
 use crate::virtio::feature::{ANY_LAYOUT, EVENT_IDX, INDIRECT_DESC, VERSION_1};
-use crate::virtio::rnd::{self, virtio_rnd};
+use crate::virtio::rnd;
 use crate::virtio::transport::status;
 use vmmapi::Gpa;
 
 fn guest(version: Version) -> Guest {
-    Guest::new(version, virtio_rnd, "")
+    Guest::new(version, device("virtio-rnd"), "")
 }
 
 /// Whether the device does anything.
