@@ -4,7 +4,7 @@
 
 use super::device::{Constructor, OptionParser, plain_options};
 use super::{hostbridge, lpc};
-use crate::virtio;
+use crate::{block, virtio};
 
 /// A kind of device. There is one of each, in [`DEVICES`].
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub static DEVICES: [DeviceType; 5] = [
     DeviceType {
         name: "virtio-blk",
         alias: None,
-        options: virtio::block::options::parse,
+        options: block::options::parse,
         new: virtio::block::virtio_blk,
     },
     DeviceType {

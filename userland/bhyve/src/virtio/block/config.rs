@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::QUEUE_SIZE;
-use super::disk::Disk;
+use crate::block::Disk;
 
 /// Up to and with the limits of write-zeroes requests.
 pub const CONFIG_LEN: usize = 60;

@@ -1,24 +1,20 @@
-//! virtio-blk (virtio 1.2, 5.2), a disk: [`options`] on the command line, the [`disk`] of
-//! the host, the [`config`] that tells drivers about it, and here the requests.
+//! virtio-blk (virtio 1.2, 5.2): a [`Disk`] of the host, the [`config`] that tells drivers about it, and here the requests.
 
 #![forbid(unsafe_code)]
 
 pub mod config;
-pub mod disk;
-pub mod options;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use config::{CONFIG_LEN, MAX_RANGE_SECTORS, MAX_RANGES, SECTOR};
-use disk::Disk;
-use options::{DiskOptions, MAX_SERIAL};
 
 use super::chain::{Buffers, Chain, ChainError};
 use super::device::{Identity, VirtioDevice};
 use super::function::VirtioFunction;
+use crate::block::options::text_field;
+use crate::block::{self, Disk, DiskOptions, HostErrors, default_serial};
 use crate::config::View;
 use crate::pci::{DeviceContext, DeviceError, PciDevice};
 use crate::platform::disk::is_unsupported;
@@ -61,17 +57,15 @@ const RANGE: usize = 16;
 pub const QUEUE_SIZE: u16 = 128;
 const THREADS: usize = 8;
 
-/// That many errors of the host are told.
-const TOLD_ERRORS: u32 = 10;
+/// The longest serial: what GET_ID has room for.
+const MAX_SERIAL: usize = 20;
 
 /// The device.
 pub struct Block {
-    name: String,
     disk: Disk,
     config: [u8; CONFIG_LEN],
     serial: [u8; MAX_SERIAL],
-    /// Errors of the host so far.
-    errors: AtomicU32,
+    errors: HostErrors,
 }
 
 /// How a request ends (5.2.6).
@@ -149,25 +143,21 @@ impl Block {
     /// From its node of the configuration.
     pub fn open(config: &View<'_>, name: &str) -> Result<Self, DeviceError> {
         let options = DiskOptions::read(config)?;
-        let disk = Disk::open(&options)?;
-        if disk.read_only() && !options.read_only {
-            eprintln!(
-                "bhyve: {name}: {} can't be written: the disk is read-only\r",
-                options.path.display()
-            );
-        }
+        let disk = block::open(&options, name)?;
+        // Both names are read, whichever is set.
+        let [long, short] = ["serial", "ser"].map(|it| text_field(config, it, MAX_SERIAL));
+        let text = long.or(short);
+        let text = text.unwrap_or_else(|| default_serial(&options.path.to_string_lossy()).into());
         let mut serial = [0; MAX_SERIAL];
-        let text = match options.serial {
-            Some(text) => text,
-            None => default_serial(&options.path.to_string_lossy()),
-        };
-        serial[..text.len()].copy_from_slice(text.as_bytes());
+        serial
+            .iter_mut()
+            .zip(text)
+            .for_each(|(to, byte)| *to = byte);
         Ok(Self {
-            name: name.to_owned(),
             config: config::config(&disk),
             disk,
             serial,
-            errors: AtomicU32::new(0),
+            errors: HostErrors::new(name),
         })
     }
 
@@ -300,10 +290,7 @@ impl Block {
             Failure::Invalid => Status::IoError,
             Failure::Unsupported => Status::Unsupported,
             Failure::Host(error) => {
-                if self.errors.fetch_add(1, Ordering::Relaxed) < TOLD_ERRORS {
-                    let why = cli::io_error(error);
-                    eprintln!("bhyve: {}: {header} has failed: {why}\r", self.name);
-                }
+                self.errors.tell(header, error);
                 Status::IoError
             }
         }
@@ -323,12 +310,6 @@ fn no_data(buffers: &Buffers) -> Result<(), Failure> {
     } else {
         Err(Failure::Invalid)
     }
-}
-
-/// What bhyve(8) makes of the path, so that guests see their disks as the same ones.
-fn default_serial(path: &str) -> String {
-    let [a, b, c, d, e, f, ..] = md5::compute(path).0;
-    format!("BHYVE-{a:02X}{b:02X}-{c:02X}{d:02X}-{e:02X}{f:02X}")
 }
 
 impl VirtioDevice for Block {

@@ -2,7 +2,6 @@
 //! PCI bus, with rings in (anonymous) guest memory.
 
 pub mod guest;
-pub mod image;
 mod interrupts;
 mod random;
 mod rings;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use vmmapi::Gpa;
 
 use super::guest::{Guest, Part, Ring, Version, device, into, out, write_descriptor};
-use super::image::Image;
+use crate::block::image::Image;
 use crate::ports::Width;
 
 /// A descriptor with values that are wrong now and then.

@@ -1,5 +1,5 @@
-//! A disk on the command line: `path[,option…]` behind the device's name (bhyve(8), "Block
-//! storage device backends"). An option that nobody knows is an error and not forgotten.
+//! A disk on the command line and in the configuration: `path[,option…]` (bhyve(8), "Block
+//! storage device backends"; bhyve_config(5), "Block Device Settings").
 
 #![forbid(unsafe_code)]
 
@@ -11,9 +11,6 @@ use crate::pci::DeviceError;
 
 /// The smallest sector.
 pub const MIN_SECTOR: u32 = 512;
-
-/// The longest serial: what GET_ID has room for.
-pub const MAX_SERIAL: usize = 20;
 
 /// What the text says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,8 +25,6 @@ pub struct DiskOptions {
     pub no_delete: bool,
     /// Bytes of a logical and of a physical sector.
     pub sector_size: Option<(u32, u32)>,
-    /// `ser` or `serial`.
-    pub serial: Option<String>,
 }
 
 /// What is wrong with it.
@@ -37,7 +32,6 @@ pub struct DiskOptions {
 pub enum OptionError {
     NoPath,
     SectorSize(String),
-    Serial(String),
     BootIndex,
 }
 
@@ -46,17 +40,14 @@ impl std::error::Error for OptionError {}
 impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoPath => f.write_str(
-                "the path of an image file or a disk device is wanted: virtio-blk,path[,option…]",
-            ),
+            Self::NoPath => {
+                f.write_str("the path of an image file or a disk device is wanted: path[,option…]")
+            }
             Self::SectorSize(text) => write!(
                 f,
                 "invalid sector size \"{text}\": powers of two from {MIN_SECTOR} on are wanted, \
                  the logical one no larger than the physical one"
             ),
-            Self::Serial(text) => {
-                write!(f, "the serial \"{text}\" is longer than {MAX_SERIAL} bytes")
-            }
             Self::BootIndex => f.write_str(
                 "bootindex is for firmware with fw_cfg, which is not part of this version",
             ),
@@ -64,9 +55,11 @@ impl fmt::Display for OptionError {
     }
 }
 
-/// `path[,option…]` becomes variables.
+/// `path[,option…]` becomes variables. Nothing becomes none: `-o` may set the path.
 pub fn parse(node: &mut NodeMut<'_>, text: Option<&str>) -> Result<(), DeviceError> {
-    let text = text.unwrap_or_default();
+    let Some(text) = text else {
+        return Ok(());
+    };
     let (path, options) = text.split_once(',').unwrap_or((text, ""));
     if path.is_empty() {
         return Err(OptionError::NoPath.into());
@@ -75,14 +68,22 @@ pub fn parse(node: &mut NodeMut<'_>, text: Option<&str>) -> Result<(), DeviceErr
     Ok(node.set_options(options)?)
 }
 
+/// A variable whose value the guest sees in a field of `room` bytes. One that is longer is
+/// cut, as in bhyve(8), and the person is told.
+pub fn text_field(config: &View<'_>, variable: &str, room: usize) -> Option<Vec<u8>> {
+    let mut value = config.get(variable)?.into_bytes();
+    if value.len() > room {
+        let name = config.path_of(variable);
+        eprintln!("bhyve: {name}: the guest sees the first {room} bytes only\r");
+        value.truncate(room);
+    }
+    Some(value)
+}
+
 impl DiskOptions {
-    /// From a disk's node.
+    /// From a disk's node, which may have variables of the device's own, too.
     pub fn read(config: &View<'_>) -> Result<Self, DeviceError> {
         let sector_size = config.get("sectorsize");
-        let serial = config.get("serial").or(config.get("ser"));
-        if let Some(serial) = serial.as_ref().filter(|text| text.len() > MAX_SERIAL) {
-            return Err(OptionError::Serial(serial.clone()).into());
-        }
         if config.get("bootindex").is_some() {
             return Err(OptionError::BootIndex.into());
         }
@@ -97,7 +98,6 @@ impl DiskOptions {
             sector_size: sector_size
                 .map(|text| parse_sector_size(&text))
                 .transpose()?,
-            serial,
         })
     }
 }
@@ -137,7 +137,7 @@ mod tests {
         let options = parse("diskdev");
         assert_eq!(options.path, PathBuf::from("diskdev"));
         assert!(!options.no_cache && !options.sync && !options.read_only && !options.no_delete);
-        assert_eq!((options.sector_size, options.serial), (None, None));
+        assert_eq!(options.sector_size, None);
     }
 
     #[test]
@@ -149,8 +149,20 @@ mod tests {
         assert_eq!(parse("/x,sectorsize=512").sector_size, Some((512, 512)));
         let options = parse("/x,ser=A B,sectorsize=512/4096,ro");
         assert_eq!(options.sector_size, Some((512, 4096)));
-        assert_eq!(options.serial.as_deref(), Some("A B"));
         assert!(options.read_only);
+    }
+
+    #[test]
+    fn a_field_has_what_fits_in() {
+        let mut config = Config::default();
+        config.set("disk.ser", "123456789012345678901").unwrap();
+        let view = config.node("disk").unwrap();
+        assert_eq!(text_field(&view, "ser", 21).unwrap().len(), 21);
+        assert_eq!(
+            text_field(&view, "ser", 20).unwrap(),
+            b"12345678901234567890"
+        );
+        assert_eq!(text_field(&view, "rev", 8), None);
     }
 
     #[test]
@@ -165,7 +177,6 @@ mod tests {
             ("/x,sectorsize=4096/512", "\"4096/512\""),
             ("/x,sectorsize=1000", "\"1000\""),
             ("/x,sectorsize=512/", "\"512/\""),
-            ("/x,ser=123456789012345678901", "longer than 20"),
             ("/x,bootindex=1", "fw_cfg"),
         ] {
             let message = read(text).unwrap_err().to_string();

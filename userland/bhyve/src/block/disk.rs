@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vmmapi::GuestRange;
 
 use super::options::{DiskOptions, MIN_SECTOR};
+use crate::buffers::Buffers;
 use crate::platform::disk as host;
-use crate::virtio::chain::Buffers;
 
 /// Why a disk can't be opened.
 #[derive(Debug)]
