@@ -19,6 +19,9 @@ use crate::platform;
 
 pub mod tcp;
 
+/// Takes everything and gives nothing.
+const NOBODY: &str = "/dev/null";
+
 /// Why a backend can't be opened.
 #[derive(Debug)]
 pub enum BackendError {
@@ -27,6 +30,8 @@ pub enum BackendError {
     StdioTaken,
     Io { path: String, error: io::Error },
 }
+
+impl std::error::Error for BackendError {}
 
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,6 +110,11 @@ impl Backend {
             output: file,
             broken: AtomicBool::new(false),
         })))
+    }
+
+    /// As [`Backend::open`]; without a text, one that talks to nobody.
+    pub fn open_or_nobody(spec: Option<&str>) -> Result<Self, BackendError> {
+        Self::open(spec.filter(|spec| !spec.is_empty()).unwrap_or(NOBODY))
     }
 
     fn tcp(address: &str) -> Result<Self, BackendError> {

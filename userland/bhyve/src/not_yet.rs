@@ -22,7 +22,7 @@ pub fn option(name: char) -> Option<&'static str> {
 }
 
 /// Devices of bhyve(8) that are known by name and not there.
-pub const PCI_DEVICES: [&str; 18] = [
+pub const PCI_DEVICES: [&str; 17] = [
     "ahci",
     "ahci-cd",
     "ahci-hd",
@@ -31,7 +31,6 @@ pub const PCI_DEVICES: [&str; 18] = [
     "hda",
     "nvme",
     "passthru",
-    "uart",
     "virtio-9p",
     "virtio-balloon",
     "virtio-console",

@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod bvmcons;
+pub mod fwcfg;
 pub mod kbdc;
+pub mod pctestdev;
 pub mod pm;
 pub mod post;
 pub mod serial;

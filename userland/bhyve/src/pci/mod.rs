@@ -22,6 +22,7 @@ pub mod msi;
 pub mod msix;
 pub mod pirq;
 pub mod registry;
+pub mod uart;
 
 pub use device::{
     Bdf, Capability, Constructor, DeviceContext, DeviceError, FunctionSpec, Header, MsixSpec,

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::device::{Constructor, OptionParser, plain_options};
-use super::{hostbridge, lpc};
+use super::{hostbridge, lpc, uart};
 use crate::{block, virtio};
 
 /// A kind of device. There is one of each, in [`DEVICES`].
@@ -26,7 +26,7 @@ impl PartialEq for DeviceType {
 impl Eq for DeviceType {}
 
 /// All of them, as `-s help` lists them.
-pub static DEVICES: [DeviceType; 5] = [
+pub static DEVICES: &[DeviceType] = &[
     DeviceType {
         name: "amd_hostbridge",
         alias: None,
@@ -44,6 +44,12 @@ pub static DEVICES: [DeviceType; 5] = [
         alias: None,
         options: plain_options,
         new: lpc::new,
+    },
+    DeviceType {
+        name: "uart",
+        alias: None,
+        options: uart::options,
+        new: uart::new,
     },
     DeviceType {
         name: "virtio-blk",
