@@ -41,6 +41,17 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The exit status: FreeBSD's ends with 1 when it can't open the VM, with -1 (255 to the
+    /// shell) when the VM refuses something.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Open { .. } => 1,
+            Self::Call(_) | Self::Memory(_) => 255,
+        }
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -110,7 +110,7 @@ impl Group {
     pub fn in_get_all(vendor: Vendor) -> Vec<Self> {
         let mut groups: Vec<Self> = options(vendor)
             .into_iter()
-            .map(|(_, group, _)| group)
+            .map(|(_, group)| group)
             .collect();
         // FreeBSD 15 has options for these two on Intel too, but shows them on AMD only.
         let hidden = |group: &Self| {
@@ -314,108 +314,88 @@ impl Group {
     }
 }
 
-/// Option names: (name, group, whether it is 2013's name for one that has another today).
-const INTEL: [(&str, Group, bool); 41] = [
-    ("get-vmcs-pinbased-ctls", Group::PinbasedCtls, false),
-    ("get-vmcs-procbased-ctls", Group::ProcbasedCtls, false),
-    ("get-vmcs-procbased-ctls2", Group::ProcbasedCtls2, false),
-    (
-        "get-vmcs-guest-linear-address",
-        Group::GuestLinearAddress,
-        false,
-    ),
+/// Option names. Those from get-vmcs-eptp on are 2013's, for what has another name today.
+const INTEL: [(&str, Group); 41] = [
+    ("get-vmcs-pinbased-ctls", Group::PinbasedCtls),
+    ("get-vmcs-procbased-ctls", Group::ProcbasedCtls),
+    ("get-vmcs-procbased-ctls2", Group::ProcbasedCtls2),
+    ("get-vmcs-guest-linear-address", Group::GuestLinearAddress),
     (
         "get-vmcs-guest-physical-address",
         Group::GuestPhysicalAddress,
-        false,
     ),
     (
         "get-vmcs-entry-interruption-info",
         Group::EntryInterruptionInfo,
-        false,
     ),
-    ("get-vmcs-cr0-mask", Group::Cr0Mask, false),
-    ("get-vmcs-cr0-shadow", Group::Cr0Shadow, false),
-    ("get-vmcs-cr4-mask", Group::Cr4Mask, false),
-    ("get-vmcs-cr4-shadow", Group::Cr4Shadow, false),
-    ("get-vmcs-cr3-targets", Group::Cr3Targets, false),
-    ("get-vmcs-tpr-threshold", Group::TprThreshold, false),
-    ("get-vmcs-vpid", Group::VpidAsid, false),
-    ("get-vmcs-exit-ctls", Group::ExitCtls, false),
-    ("get-vmcs-entry-ctls", Group::EntryCtls, false),
-    ("get-vmcs-instruction-error", Group::InstructionError, false),
-    ("get-vmcs-host-pat", Group::HostPat, false),
-    ("get-vmcs-host-cr0", Group::HostCr0, false),
-    ("get-vmcs-host-cr3", Group::HostCr3, false),
-    ("get-vmcs-host-cr4", Group::HostCr4, false),
-    ("get-vmcs-host-rip", Group::HostRip, false),
-    ("get-vmcs-host-rsp", Group::HostRsp, false),
-    (
-        "get-vmcs-exit-qualification",
-        Group::ExitQualification,
-        false,
-    ),
-    ("get-vmcs-exit-inst-length", Group::ExitInstLength, false),
-    ("get-vmcs-interruptibility", Group::Interruptibility, false),
+    ("get-vmcs-cr0-mask", Group::Cr0Mask),
+    ("get-vmcs-cr0-shadow", Group::Cr0Shadow),
+    ("get-vmcs-cr4-mask", Group::Cr4Mask),
+    ("get-vmcs-cr4-shadow", Group::Cr4Shadow),
+    ("get-vmcs-cr3-targets", Group::Cr3Targets),
+    ("get-vmcs-tpr-threshold", Group::TprThreshold),
+    ("get-vmcs-vpid", Group::VpidAsid),
+    ("get-vmcs-exit-ctls", Group::ExitCtls),
+    ("get-vmcs-entry-ctls", Group::EntryCtls),
+    ("get-vmcs-instruction-error", Group::InstructionError),
+    ("get-vmcs-host-pat", Group::HostPat),
+    ("get-vmcs-host-cr0", Group::HostCr0),
+    ("get-vmcs-host-cr3", Group::HostCr3),
+    ("get-vmcs-host-cr4", Group::HostCr4),
+    ("get-vmcs-host-rip", Group::HostRip),
+    ("get-vmcs-host-rsp", Group::HostRsp),
+    ("get-vmcs-exit-qualification", Group::ExitQualification),
+    ("get-vmcs-exit-inst-length", Group::ExitInstLength),
+    ("get-vmcs-interruptibility", Group::Interruptibility),
     (
         "get-vmcs-exit-interruption-error",
         Group::ExitInterruptionError,
-        false,
     ),
     (
         "get-vmcs-exit-interruption-info",
         Group::ExitInterruptionInfo,
-        false,
     ),
-    ("get-vmcs-link", Group::Link, false),
-    ("get-apic-access-address", Group::ApicAccessAddress, false),
-    ("get-virtual-apic-address", Group::VirtualApicAddress, false),
-    ("get-vmcs-eptp", Group::Eptp, true),
-    ("get-vmcs-exception-bitmap", Group::ExceptionBitmap, true),
-    ("get-vmcs-io-bitmap-address", Group::IoBitmapAddress, true),
-    ("get-vmcs-tsc-offset", Group::TscOffset, true),
-    ("get-vmcs-guest-pat", Group::GuestPat, true),
-    (
-        "get-vmcs-apic-access-address",
-        Group::ApicAccessAddress,
-        true,
-    ),
-    (
-        "get-vmcs-virtual-apic-address",
-        Group::VirtualApicAddress,
-        true,
-    ),
-    ("get-vmcs-msr-bitmap", Group::MsrBitmap, true),
-    ("get-vmcs-msr-bitmap-address", Group::MsrBitmapAddress, true),
-    ("get-vmcs-guest-sysenter", Group::GuestSysenter, true),
-    ("get-vmcs-exit-reason", Group::ExitReason, true),
+    ("get-vmcs-link", Group::Link),
+    ("get-apic-access-address", Group::ApicAccessAddress),
+    ("get-virtual-apic-address", Group::VirtualApicAddress),
+    ("get-vmcs-eptp", Group::Eptp),
+    ("get-vmcs-exception-bitmap", Group::ExceptionBitmap),
+    ("get-vmcs-io-bitmap-address", Group::IoBitmapAddress),
+    ("get-vmcs-tsc-offset", Group::TscOffset),
+    ("get-vmcs-guest-pat", Group::GuestPat),
+    ("get-vmcs-apic-access-address", Group::ApicAccessAddress),
+    ("get-vmcs-virtual-apic-address", Group::VirtualApicAddress),
+    ("get-vmcs-msr-bitmap", Group::MsrBitmap),
+    ("get-vmcs-msr-bitmap-address", Group::MsrBitmapAddress),
+    ("get-vmcs-guest-sysenter", Group::GuestSysenter),
+    ("get-vmcs-exit-reason", Group::ExitReason),
 ];
 
-const AMD: [(&str, Group, bool); 8] = [
-    ("get-vmcb-intercepts", Group::Intercepts, false),
-    ("get-vmcb-asid", Group::VpidAsid, false),
-    ("get-vmcb-exit-details", Group::ExitDetails, false),
-    ("get-vmcb-tlb-ctrl", Group::TlbCtrl, false),
-    ("get-vmcb-virq", Group::Virq, false),
-    ("get-avic-apic-bar", Group::ApicAccessAddress, false),
-    ("get-avic-backing-page", Group::VirtualApicAddress, false),
-    ("get-avic-table", Group::AvicTable, false),
+const AMD: [(&str, Group); 8] = [
+    ("get-vmcb-intercepts", Group::Intercepts),
+    ("get-vmcb-asid", Group::VpidAsid),
+    ("get-vmcb-exit-details", Group::ExitDetails),
+    ("get-vmcb-tlb-ctrl", Group::TlbCtrl),
+    ("get-vmcb-virq", Group::Virq),
+    ("get-avic-apic-bar", Group::ApicAccessAddress),
+    ("get-avic-backing-page", Group::VirtualApicAddress),
+    ("get-avic-table", Group::AvicTable),
 ];
 
-const BOTH: [(&str, Group, bool); 9] = [
-    ("get-eptp", Group::Eptp, false),
-    ("get-exception-bitmap", Group::ExceptionBitmap, false),
-    ("get-io-bitmap-address", Group::IoBitmapAddress, false),
-    ("get-tsc-offset", Group::TscOffset, false),
-    ("get-msr-bitmap", Group::MsrBitmap, false),
-    ("get-msr-bitmap-address", Group::MsrBitmapAddress, false),
-    ("get-guest-pat", Group::GuestPat, false),
-    ("get-guest-sysenter", Group::GuestSysenter, false),
-    ("get-exit-reason", Group::ExitReason, false),
+const BOTH: [(&str, Group); 9] = [
+    ("get-eptp", Group::Eptp),
+    ("get-exception-bitmap", Group::ExceptionBitmap),
+    ("get-io-bitmap-address", Group::IoBitmapAddress),
+    ("get-tsc-offset", Group::TscOffset),
+    ("get-msr-bitmap", Group::MsrBitmap),
+    ("get-msr-bitmap-address", Group::MsrBitmapAddress),
+    ("get-guest-pat", Group::GuestPat),
+    ("get-guest-sysenter", Group::GuestSysenter),
+    ("get-exit-reason", Group::ExitReason),
 ];
 
 /// The options for a CPU's control structure.
-pub fn options(vendor: Vendor) -> Vec<(&'static str, Group, bool)> {
+pub fn options(vendor: Vendor) -> Vec<(&'static str, Group)> {
     let own: &[_] = match vendor {
         Vendor::Intel => &INTEL,
         Vendor::Amd => &AMD,
@@ -430,7 +410,7 @@ mod tests {
     #[test]
     fn every_option_shows_something() {
         for vendor in [Vendor::Intel, Vendor::Amd] {
-            for (name, group, _) in options(vendor) {
+            for (name, group) in options(vendor) {
                 assert!(group.exists(vendor), "{name}");
             }
         }

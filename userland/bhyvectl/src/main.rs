@@ -25,8 +25,8 @@ fn main() -> ExitCode {
         }
     };
     let described = options::table(vendor);
-    let table: Vec<_> = described.iter().map(|d| d.option.clone()).collect();
-    let request = match request::parse(args.get(1..).unwrap_or_default(), &table) {
+    let [stock, added] = options::long_options(&described);
+    let request = match request::parse(args.get(1..).unwrap_or_default(), &[&stock, &added]) {
         Ok(Answer::Run(request)) => request,
         Ok(Answer::Help) => {
             print!("{}", options::usage(progname, &described));
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
                 println!("errno = {errno}");
             }
             eprintln!("{progname}: {failure}");
-            ExitCode::FAILURE
+            ExitCode::from(failure.status())
         }
     }
 }

@@ -60,6 +60,11 @@ pub enum RequestError {
     NoCapability,
     Exclusive,
     Operand(String),
+    /// A name whose thing isn't here, and what is.
+    Gone {
+        option: &'static str,
+        instead: &'static str,
+    },
 }
 
 impl RequestError {
@@ -84,6 +89,9 @@ impl fmt::Display for RequestError {
             Self::NoCapability => f.write_str("--setcap needs a --capname"),
             Self::Exclusive => f.write_str("mutually exclusive actions specified"),
             Self::Operand(text) => write!(f, "'{text}' is no option; options begin with --"),
+            Self::Gone { option, instead } => {
+                write!(f, "--{option} is not part of this version: {instead}")
+            }
         }
     }
 }
@@ -96,9 +104,9 @@ pub enum Answer {
 }
 
 /// Takes the arguments (without `argv[0]`) apart.
-pub fn parse(args: &[String], table: &[LongOpt<Id>]) -> Result<Answer, RequestError> {
+pub fn parse(args: &[String], tables: &[&[LongOpt<Id>]]) -> Result<Answer, RequestError> {
     let (found, operands) =
-        getopt_long::parse(args, table).map_err(|e| RequestError::Getopt(e.to_string()))?;
+        getopt_long::parse(args, tables).map_err(|e| RequestError::Getopt(e.to_string()))?;
     let mut request = Request {
         vm: String::new(),
         vcpu: VcpuId::BSP,
@@ -121,8 +129,10 @@ pub fn parse(args: &[String], table: &[LongOpt<Id>]) -> Result<Answer, RequestEr
     };
     let mut capability_name = None;
     for option in found {
-        let name = table
+        let name = tables
             .iter()
+            .copied()
+            .flatten()
             .find(|entry| entry.id == option.id)
             .map_or("", |entry| entry.name);
         let value = Value {
@@ -131,6 +141,12 @@ pub fn parse(args: &[String], table: &[LongOpt<Id>]) -> Result<Answer, RequestEr
         };
         match option.id {
             Id::Help => return Ok(Answer::Help),
+            Id::Gone(instead) => {
+                return Err(RequestError::Gone {
+                    option: name,
+                    instead,
+                });
+            }
             Id::Vm => request.vm = value.text.to_owned(),
             Id::Capname => capability_name = Some(value.text),
             Id::Create => request.act(Action::Create)?,
@@ -209,6 +225,9 @@ impl Request {
             Id::Cpu => self.vcpu = VcpuId(value.u16()?),
             Id::SetMem => {
                 let megabytes = value.u32()?;
+                if megabytes == 0 {
+                    return Err(value.error("a number of megabytes"));
+                }
                 // Rounded up to 2 MB, as ever.
                 self.memory = Some(u64::from(megabytes).next_multiple_of(2) << 20);
             }
@@ -280,16 +299,14 @@ mod tests {
     use crate::platform::Vendor;
     use proptest::prelude::*;
 
-    fn table() -> Vec<LongOpt<Id>> {
-        options::table(Vendor::Intel)
-            .into_iter()
-            .map(|d| d.option)
-            .collect()
+    fn parse_args(args: &[String]) -> Result<Answer, RequestError> {
+        let [stock, added] = options::long_options(&options::table(Vendor::Intel));
+        parse(args, &[&stock, &added])
     }
 
     fn parse_line(line: &str) -> Result<Answer, RequestError> {
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        parse(&args, &table())
+        parse_args(&args)
     }
 
     fn request(line: &str) -> Request {
@@ -349,6 +366,45 @@ mod tests {
     }
 
     #[test]
+    fn what_was_added_leaves_freebsds_abbreviations_alone() {
+        for (short, long) in [
+            ("--get-l", "--get-ldtr"),
+            ("--get-vmcs-t", "--get-vmcs-tpr-threshold"),
+            ("--get-vmcs-v", "--get-vmcs-vpid"),
+            ("--set-rs=1", "--set-rsp=1"),
+            ("--get-vmcs-pl=1", ""),
+            ("--get-low", "--get-lowmem"),
+        ] {
+            let parsed = |option: &str| parse_line(&format!("--vm=g {option}"));
+            match long {
+                "" => assert!(parsed(short).is_err(), "{short}"),
+                long => assert_eq!(parsed(short), parsed(long), "{short}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_gone_is_refused_by_name_with_what_there_is_instead() {
+        for (line, says) in [
+            (
+                "--suspend=/vm/a.ckp",
+                "--suspend is not part of this version: ",
+            ),
+            (
+                "--check /vm/a.ckp",
+                "--checkpoint is not part of this version: ",
+            ),
+            ("--set-pinning=2", "bhyve -p vcpu:hostcpu"),
+            ("--get-pinning", "cpuset -g -t"),
+            ("--set-vmcs-exception-bitmap=8", "--capname=bpt_exit"),
+            ("--set-vmcs-entry-interruption-info=8", "--inject-nmi"),
+        ] {
+            let text = refusal(&format!("--vm=g {line}"));
+            assert!(text.contains(says), "{line}: {text}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         assert_eq!(refusal("--get-all"), "--vm=<vmname> is missing");
         assert_eq!(
@@ -357,6 +413,7 @@ mod tests {
         );
         assert!(refusal("--vm=g --set-rip=here").starts_with("--set-rip: 'here' is not a number"));
         assert!(refusal("--vm=g --cpu=-1").starts_with("--cpu: '-1'"));
+        assert!(refusal("--vm=g --set-mem=0").starts_with("--set-mem: '0'"));
         assert!(refusal("--vm=g --capname=fly --getcap").contains("\"fly\""));
         assert_eq!(refusal("--vm=g --setcap=1"), "--setcap needs a --capname");
         assert!(refusal("--vm=g --unassign-pptdev=1/2").contains("bus/slot/func"));
@@ -374,10 +431,10 @@ mod tests {
             pick in 0usize..200,
             value in "[0-9a-fx/-]{0,20}",
         ) {
-            let table = table();
-            let option = &table[pick % table.len()];
-            let args = vec!["--vm=g".to_owned(), format!("--{}={value}", option.name)];
-            if let Err(error) = parse(&args, &table) {
+            let table = options::table(Vendor::Intel);
+            let name = table[pick % table.len()].option.name;
+            let args = vec!["--vm=g".to_owned(), format!("--{name}={value}")];
+            if let Err(error) = parse_args(&args) {
                 prop_assert!(!error.to_string().is_empty());
             }
         }

@@ -55,10 +55,12 @@ impl fmt::Display for Error {
 /// Options in the order given, and the operands.
 pub type Parsed<'a, T> = (Vec<Found<'a, T>>, Vec<&'a str>);
 
-/// Takes the arguments (without `argv[0]`) apart.
+/// Takes the arguments (without `argv[0]`) apart. Each table counts for abbreviations only
+/// if those before it have nothing that begins so: what was added to a program's options
+/// leaves the abbreviations of the old ones alone.
 pub fn parse<'a, T: Copy + PartialEq>(
     args: &'a [String],
-    table: &[LongOpt<T>],
+    tables: &[&[LongOpt<T>]],
 ) -> Result<Parsed<'a, T>, Error> {
     let mut found = Vec::new();
     let mut operands = Vec::new();
@@ -67,7 +69,7 @@ pub fn parse<'a, T: Copy + PartialEq>(
         if arg == "--" {
             operands.extend(rest.by_ref());
         } else if let Some(typed) = arg.strip_prefix("--") {
-            found.push(resolve(typed, table, || rest.next())?);
+            found.push(resolve_in(typed, tables, || rest.next())?);
         } else if let Some(letter) = arg
             .strip_prefix('-')
             .and_then(|letters| letters.chars().next())
@@ -87,11 +89,19 @@ pub fn resolve<'a, T: Copy + PartialEq>(
     table: &[LongOpt<T>],
     next: impl FnOnce() -> Option<&'a str>,
 ) -> Result<Found<'a, T>, Error> {
+    resolve_in(typed, &[table], next)
+}
+
+fn resolve_in<'a, T: Copy + PartialEq>(
+    typed: &'a str,
+    tables: &[&[LongOpt<T>]],
+    next: impl FnOnce() -> Option<&'a str>,
+) -> Result<Found<'a, T>, Error> {
     let (name, joined) = match typed.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (typed, None),
     };
-    let option = lookup(name, typed, table)?;
+    let option = lookup(name, typed, tables)?;
     let arg = match (option.has_arg, joined) {
         (HasArg::No, Some(_)) => return Err(Error::UnwantedArgument(name.to_owned())),
         (HasArg::No, None) => None,
@@ -107,19 +117,22 @@ pub fn resolve<'a, T: Copy + PartialEq>(
 fn lookup<'t, T: Copy + PartialEq>(
     name: &str,
     typed: &str,
-    table: &'t [LongOpt<T>],
+    tables: &[&'t [LongOpt<T>]],
 ) -> Result<&'t LongOpt<T>, Error> {
-    if let Some(exact) = table.iter().find(|option| option.name == name) {
+    let mut all = tables.iter().copied().flatten();
+    if let Some(exact) = all.find(|option| option.name == name) {
         return Ok(exact);
     }
-    let mut candidates = table.iter().filter(|option| option.name.starts_with(name));
-    let first = candidates
-        .next()
-        .ok_or_else(|| Error::Unrecognized(typed.to_owned()))?;
-    if candidates.any(|other| other.id != first.id || other.has_arg != first.has_arg) {
-        return Err(Error::Ambiguous(name.to_owned()));
+    for table in tables {
+        let mut candidates = table.iter().filter(|option| option.name.starts_with(name));
+        if let Some(first) = candidates.next() {
+            if candidates.any(|other| other.id != first.id || other.has_arg != first.has_arg) {
+                return Err(Error::Ambiguous(name.to_owned()));
+            }
+            return Ok(first);
+        }
     }
-    Ok(first)
+    Err(Error::Unrecognized(typed.to_owned()))
 }
 
 #[cfg(test)]
@@ -171,7 +184,7 @@ mod tests {
 
     fn ids(line: &str) -> Result<(Vec<(Id, String)>, String), String> {
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let (found, operands) = parse(&args, &TABLE).map_err(|e| e.to_string())?;
+        let (found, operands) = parse(&args, &[&TABLE]).map_err(|e| e.to_string())?;
         let found = found
             .iter()
             .map(|f| (f.id, f.arg.unwrap_or("-").to_owned()))
@@ -204,6 +217,28 @@ mod tests {
     }
 
     #[test]
+    fn a_later_table_leaves_the_abbreviations_of_an_earlier_one_alone() {
+        let later = [
+            LongOpt {
+                name: "vmcs",
+                has_arg: HasArg::No,
+                id: Id::VmcsCr0Mask,
+            },
+            LongOpt {
+                name: "set-cr00",
+                has_arg: HasArg::No,
+                id: Id::GetCr0,
+            },
+        ];
+        let id = |arg: &str| parse(&[arg.to_owned()], &[&TABLE, &later]).map(|p| p.0[0].id);
+        assert_eq!(id("--v=x"), Ok(Id::Vm));
+        assert_eq!(id("--set=1"), Ok(Id::SetCr0));
+        assert_eq!(id("--vmc"), Ok(Id::VmcsCr0Mask));
+        assert_eq!(id("--set-cr00"), Ok(Id::GetCr0));
+        assert_eq!(id("--get-c"), Err(Error::Ambiguous("get-c".to_owned())));
+    }
+
+    #[test]
     fn messages_are_those_of_libc() {
         assert_eq!(
             ids("--nope=3").unwrap_err(),
@@ -223,7 +258,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_argument_is_accounted_for_or_refused(args in proptest::collection::vec("(--)?[-a-z0=]{0,8}", 0..6)) {
-            if let Ok((found, operands)) = parse(&args, &TABLE) {
+            if let Ok((found, operands)) = parse(&args, &[&TABLE]) {
                 prop_assert!(found.len() + operands.len() <= args.len());
             }
         }
