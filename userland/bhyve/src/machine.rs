@@ -158,9 +158,23 @@ impl Machine {
         self.vm.lowmem_size()..HIGHMEM_BASE
     }
 
+    /// Where the guest's memory ends.
+    pub fn memory_end(&self) -> u64 {
+        match self.vm.highmem_size() {
+            0 => self.vm.lowmem_size(),
+            high => HIGHMEM_BASE + high,
+        }
+    }
+
     /// The vcpu of that number, if the machine has it.
     pub fn cpu(&self, id: VcpuId) -> Option<&Cpu> {
         self.cpus.get(id.index())
+    }
+
+    /// Whether the guest used MSRs that nobody knows.
+    pub fn has_unknown_msrs(&self) -> bool {
+        let unknown = self.unknown_msrs.lock();
+        !unknown.unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Whether this access to an unknown MSR is the first one.

@@ -8,10 +8,8 @@ use std::process::ExitCode;
 use bhyve::options::{self, Answer, OptionError, Options};
 use bhyve::pci::registry;
 use bhyve::platform;
-use bhyve::run::End;
-use bhyve::start;
+use bhyve::start::{self, Outcome};
 use bhyve::usage;
-use vmmapi::SuspendHow;
 
 /// bhyve's code for whatever goes wrong.
 const ERROR: u8 = 4;
@@ -63,19 +61,9 @@ fn run(progname: &str, options: &Options) -> u8 {
     let result = start::run(options);
     platform::restore_terminals();
     match result {
-        Ok(end) => {
-            match &end {
-                End::Failed(report) => eprintln!("{progname}: {}", report.trim_end()),
-                End::Suspended(SuspendHow::TripleFault) => {
-                    eprintln!(
-                        "{progname}: {}: the guest ended by a triple fault",
-                        options.vm
-                    );
-                }
-                End::Suspended(SuspendHow::Destroy) => {
-                    eprintln!("{progname}: {}: the VM was destroyed", options.vm);
-                }
-                End::Suspended(_) | End::Signal(_) => {}
+        Ok(Outcome { end, report }) => {
+            if let Some(report) = report {
+                eprintln!("{progname}: {}", report.trim_end());
             }
             end.exit_code()
         }

@@ -17,6 +17,7 @@ use crate::firmware::{self, Description};
 use crate::machine::Machine;
 use crate::options::{ApicMode, Options};
 use crate::platform::Signals;
+use crate::report;
 use crate::run::{self, End, Ended};
 use crate::signals;
 
@@ -26,8 +27,14 @@ const DEFAULT_MEMORY: u64 = 256 << 20;
 /// How long the other vcpus get to end after the first one did.
 const LAST_VCPUS: Duration = Duration::from_secs(2);
 
+/// How the guest ended, and what a person is told about it.
+pub struct Outcome {
+    pub end: End,
+    pub report: Option<String>,
+}
+
 /// Runs the guest. An error is one of the start, before any vcpu ran.
-pub fn run(options: &Options) -> Result<End, String> {
+pub fn run(options: &Options) -> Result<Outcome, String> {
     let (topology, cpus) = options.topology.resolve().map_err(|e| e.to_string())?;
     if let Some(vcpu) = options.pinning.highest_vcpu().filter(|vcpu| *vcpu >= cpus) {
         return Err(format!(
@@ -75,7 +82,15 @@ pub fn run(options: &Options) -> Result<End, String> {
             eprintln!("bhyve: -D: {error}\r");
         }
     }
-    Ok(end)
+    let report = match &end {
+        End::Failed(report) => Some(report.clone()),
+        End::Suspended(SuspendHow::TripleFault) => Some(report::triple_fault(&machine)),
+        End::Suspended(SuspendHow::Destroy) => {
+            Some(format!("{}: the VM was destroyed", machine.vm.name()))
+        }
+        End::Suspended(_) | End::Signal(_) => None,
+    };
+    Ok(Outcome { end, report })
 }
 
 /// Opens the VM. It must exist: only a boot ROM could start an empty one.

@@ -312,14 +312,16 @@ fn vmexit_inst_emul(
                 }
             }
             Emulated::Unclaimed(access) => Answer::Abort(format!(
-                "{} guest-physical {:#x} ({} bytes), where neither memory nor a device is",
+                "{} guest-physical {:#x} ({} bytes), where neither memory nor a device is (memory \
+                 ends at {:#x}; -m gives more of it, -s adds devices)",
                 if access.write {
                     "a write to"
                 } else {
                     "a read of"
                 },
                 access.gpa,
-                access.size
+                access.size,
+                machine.memory_end(),
             )),
             Emulated::Unsupported(error) => Answer::Abort(format!(
                 "the instruction at {:#x} accesses guest-physical {:#x}, where no memory is, and \
