@@ -75,11 +75,14 @@ impl fmt::Display for FsError {
                 write!(f, "{path} leads out of {root}; nothing outside is read")
             }
             Self::Symlinks { path } => write!(f, "{path}: too many symbolic links"),
-            Self::NoFileSystem { disk, found } => write!(
-                f,
-                "{disk} has no file system that can be loaded from (UFS or ISO 9660): {}",
-                found.join("; ")
-            ),
+            Self::NoFileSystem { disk, found } => {
+                let found = found.join("; ");
+                write!(f, "{disk} has neither UFS nor ISO 9660: {found}")?;
+                if found.to_ascii_lowercase().contains("zfs") {
+                    f.write_str(" (ZFS is read by FreeBSD's own loader only: -l userboot.so)")?;
+                }
+                Ok(())
+            }
         }
     }
 }

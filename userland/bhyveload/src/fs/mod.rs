@@ -5,11 +5,19 @@
 //! Paths are text with `/` between names and begin at the file system's root, with or
 //! without a leading `/`.
 
+mod bytes;
+pub mod disk;
 pub mod error;
 pub mod gzip;
 pub mod host;
+pub mod iso;
+pub mod partition;
+pub mod path;
+mod signature;
 pub mod source;
+pub mod ufs;
 
+pub use disk::{Disk, Format, Volume, open_disk, open_source};
 pub use error::FsError;
 pub use host::HostDir;
 pub use source::Source;
