@@ -28,13 +28,13 @@ const PAGE_SHIFT: u32 = 12;
 impl Transport {
     /// How large the BAR is.
     pub(super) fn legacy_len(&self) -> u64 {
-        END_WITH_MSIX + self.device.config().len() as u64
+        END_WITH_MSIX + self.state().config.len() as u64
     }
 
     pub(super) fn legacy_read(&self, offset: u64, width: Width) -> u32 {
         let end = self.legacy_end();
         if offset >= end {
-            return pick(self.device.config(), offset - end, width);
+            return pick(&self.state().config, offset - end, width);
         }
         if offset == ISR {
             return u32::from(self.take_isr());
@@ -43,8 +43,9 @@ impl Transport {
     }
 
     pub(super) fn legacy_write(&self, offset: u64, width: Width, value: u32) {
-        if offset >= self.legacy_end() {
-            // The devices' configuration spaces can't be written.
+        if let Some(offset) = offset.checked_sub(self.legacy_end()) {
+            let bytes = value.to_le_bytes();
+            self.config_write(offset, &bytes[..usize::from(width.bytes())]);
             return;
         }
         let mut state = self.state();
@@ -53,7 +54,7 @@ impl Transport {
                 state.features = u64::from(value & self.legacy_features());
             }
             (QUEUE_PFN, Width::Dword) => {
-                state = self.drain(state);
+                state = self.core.drain(state);
                 let Some(queue) = state.selected() else {
                     return;
                 };

@@ -1,8 +1,9 @@
 //! virtio devices (OASIS virtio 1.2) on PCI, transitional: a driver finds the registers of
 //! virtio 0.9.5 in an I/O BAR, as FreeBSD's bhyve has them, and those of 1.x in a memory BAR.
 //! In reading order: rings in guest memory ([`queue`]) with chains of descriptors
-//! ([`chain`]); what a device is ([`device`]); what drivers of either version set up, and
-//! the threads that serve the rings ([`transport`]); the two register layouts ([`legacy`],
+//! ([`chain`]); what a device is ([`device`]); what drivers of either version set up
+//! ([`state`]), the threads that serve the rings ([`transport`]), and rings that a device
+//! serves by itself ([`queues`]); the two register layouts ([`legacy`],
 //! [`modern`]) and the PCI function that has both ([`function`]); then the devices: disks
 //! ([`block`]) and random numbers ([`rnd`]).
 //!
@@ -20,7 +21,9 @@ pub mod function;
 pub mod legacy;
 pub mod modern;
 pub mod queue;
+pub mod queues;
 pub mod rnd;
+mod state;
 pub mod transport;
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 use vmmapi::Gpa;
 
 use super::legacy::pick;
-use super::transport::{NO_VECTOR, State, Transport, status};
+use super::state::{NO_VECTOR, State, status};
+use super::transport::Transport;
 use crate::pci::Capability;
 use crate::ports::Width;
 
@@ -74,7 +75,7 @@ pub(super) fn capabilities(bar: u8, transport: &Transport) -> Vec<Capability> {
         capability(TYPE_NOTIFY, NOTIFY, notify_len, &multiplier),
         capability(TYPE_ISR, ISR, 1, &[]),
     ];
-    let config = transport.device.config().len() as u64;
+    let config = transport.state().config.len() as u64;
     if config > 0 {
         all.push(capability(TYPE_DEVICE, DEVICE, config, &[]));
     }
@@ -120,7 +121,7 @@ impl Transport {
         match offset - register {
             COMMON => pick(&self.common(), register, width),
             ISR if register == 0 => u32::from(self.take_isr()),
-            DEVICE => pick(self.device.config(), register, width),
+            DEVICE => pick(&self.state().config, register, width),
             // Notification registers can't be read, the rest is empty.
             _ => 0,
         }
@@ -133,7 +134,11 @@ impl Transport {
             NOTIFY if register % u64::from(NOTIFY_MULTIPLIER) == 0 => {
                 self.notify((register / u64::from(NOTIFY_MULTIPLIER)) as usize);
             }
-            // ISR status and the devices' configuration spaces can't be written.
+            DEVICE => {
+                let bytes = value.to_le_bytes();
+                self.config_write(register, &bytes[..usize::from(width.bytes())]);
+            }
+            // ISR status can't be written.
             _ => {}
         }
     }
@@ -159,7 +164,7 @@ impl Transport {
         put(DRIVER_FEATURE, &accepted.to_le_bytes());
         put(CONFIG_VECTOR, &state.config_vector.to_le_bytes());
         put(18, &(state.queues.len() as u16).to_le_bytes());
-        put(DEVICE_STATUS, &[state.status]);
+        put(DEVICE_STATUS, &[state.status, state.config_generation]);
         put(QUEUE_SELECT, &state.queue_select.to_le_bytes());
         put(QUEUE_VECTOR, &NO_VECTOR.to_le_bytes());
         let number = state.queue_select;

@@ -146,23 +146,28 @@ impl Virtqueue {
         })
     }
 
-    /// Whether there is a chain to take.
-    pub fn has_next(&self) -> bool {
-        self.driver_index() != self.next_available
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.size
     }
 
-    /// Takes the next chain. After an error the queue can't go on.
-    pub fn take(&mut self, features: u64) -> Result<Option<Chain>, QueueError> {
-        let index = self.driver_index();
+    /// How many chains there are to take. After an error the queue can't go on.
+    pub fn available(&self) -> Result<u16, QueueError> {
+        let index: u16 = word(&self.available, INDEX);
         let waiting = index.wrapping_sub(self.next_available);
-        if waiting == 0 {
-            return Ok(None);
-        }
         if waiting > self.size {
             return Err(QueueError::Index {
                 available: index,
                 taken: self.next_available,
             });
+        }
+        Ok(waiting)
+    }
+
+    /// Takes the next chain. After an error the queue can't go on.
+    pub fn take(&mut self, features: u64) -> Result<Option<Chain>, QueueError> {
+        if self.available()? == 0 {
+            return Ok(None);
         }
         // The entry was written before the index.
         fence(Ordering::Acquire);
@@ -173,6 +178,11 @@ impl Virtqueue {
         Ok(Some(chain))
     }
 
+    /// Takes back that the last `count` chains were taken. None of them was given back.
+    pub fn put_back(&mut self, count: u16) {
+        self.next_available = self.next_available.wrapping_sub(count);
+    }
+
     /// Tells the driver that it needn't notify: the device looks at the ring by itself.
     pub fn suppress_notifications(&mut self, features: u64) {
         // With event indices that is so as long as the event index stays where it is.
@@ -181,27 +191,32 @@ impl Virtqueue {
         }
     }
 
-    /// Asks for a notification of the next chain. True: there is one already, for which no
-    /// notification may come.
-    pub fn want_notification(&mut self, features: u64) -> bool {
+    /// Asks for a notification when `chains` chains are there to take, or sooner. True:
+    /// something is there already, for which no notification may come.
+    pub fn want_notification(&mut self, features: u64, chains: u16) -> bool {
         if features & feature::EVENT_IDX == 0 {
             set_word(&self.used, FLAGS, 0_u16);
         } else {
             let event = RING + USED_ELEMENT * usize::from(self.size);
-            set_word(&self.used, event, self.next_available);
+            let last = self.next_available.wrapping_add(chains.saturating_sub(1));
+            set_word(&self.used, event, last);
         }
         // The wish must be visible before the index is read (2.7.10.1).
         fence(Ordering::SeqCst);
-        self.has_next()
+        let index: u16 = word(&self.available, INDEX);
+        index != self.next_available
     }
 
-    /// Gives a chain back, with `written` bytes in its writable part.
-    pub fn put(&mut self, head: u16, written: u32) {
-        let element = RING + USED_ELEMENT * self.slot(self.next_used);
-        set_word(&self.used, element, u32::from(head));
-        set_word(&self.used, element + 4, written);
-        self.next_used = self.next_used.wrapping_add(1);
-        // The element before the index.
+    /// Gives chains back, by their heads, with so many bytes in their writable parts. The
+    /// driver sees all of them or none (5.1.6.4 wants that).
+    pub fn put(&mut self, used: &[(u16, u32)]) {
+        for (head, written) in used {
+            let element = RING + USED_ELEMENT * self.slot(self.next_used);
+            set_word(&self.used, element, u32::from(*head));
+            set_word(&self.used, element + 4, *written);
+            self.next_used = self.next_used.wrapping_add(1);
+        }
+        // The elements before the index.
         fence(Ordering::Release);
         set_word(&self.used, INDEX, self.next_used);
     }
@@ -219,10 +234,6 @@ impl Virtqueue {
         }
         let event: u16 = word(&self.available, RING + 2 * usize::from(self.size));
         self.next_used.wrapping_sub(event).wrapping_sub(1) < new
-    }
-
-    fn driver_index(&self) -> u16 {
-        word(&self.available, INDEX)
     }
 
     fn slot(&self, index: u16) -> usize {

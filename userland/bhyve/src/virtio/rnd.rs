@@ -38,8 +38,8 @@ impl VirtioDevice for Random {
         &[QUEUE_SIZE]
     }
 
-    fn config(&self) -> &[u8] {
-        &[]
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
     }
 
     fn threads(&self) -> usize {

@@ -344,8 +344,8 @@ impl VirtioDevice for Block {
         &[QUEUE_SIZE]
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn config(&self) -> Vec<u8> {
+        self.config.to_vec()
     }
 
     fn threads(&self) -> usize {

@@ -245,6 +245,14 @@ impl Guest {
         ring
     }
 
+    /// The same with more queues, from 0 on.
+    pub fn start_queues(&self, features: u64, queues: u16) -> Vec<Ring> {
+        let mut rings = vec![self.start_without_driver_ok(features)];
+        rings.extend((1..queues).map(|number| self.enable_queue_number(number)));
+        self.set_status(self.status() | status::DRIVER_OK);
+        rings
+    }
+
     pub fn start_without_driver_ok(&self, features: u64) -> Ring {
         self.set_status(0);
         assert_eq!(self.status(), 0);
@@ -263,9 +271,20 @@ impl Guest {
 
     /// Puts queue 0 into fresh memory.
     pub fn enable_queue(&self) -> Ring {
+        self.enable_queue_number(0)
+    }
+
+    /// Puts a queue into fresh memory, and leaves it selected.
+    pub fn enable_queue_number(&self, number: u16) -> Ring {
+        let mut ring = self.enable_selected(number);
+        ring.number = number;
+        ring
+    }
+
+    fn enable_selected(&self, number: u16) -> Ring {
         match self.version {
             Version::Legacy => {
-                self.set_legacy(14, Width::Word, 0);
+                self.set_legacy(14, Width::Word, number.into());
                 let size = self.legacy(12, Width::Word) as u16;
                 let entries = u64::from(size);
                 let descriptors = self.room(0x4000, 4096).0;
@@ -274,7 +293,7 @@ impl Guest {
                 Ring::new(size, descriptors, descriptors + 16 * entries, used)
             }
             Version::Modern => {
-                self.set_common(22, 2, 0);
+                self.set_common(22, 2, number.into());
                 let size = self.common(24, 2) as u16;
                 let entries = u64::from(size);
                 let ring = Ring::new(
@@ -301,11 +320,18 @@ impl Guest {
     }
 
     pub fn notify(&self) {
+        self.notify_queue(0);
+    }
+
+    pub fn notify_queue(&self, number: u16) {
         match self.version {
-            Version::Legacy => self.set_legacy(16, Width::Word, 0),
+            Version::Legacy => self.set_legacy(16, Width::Word, number.into()),
             Version::Modern => {
+                let selected = self.common(22, 2);
+                self.set_common(22, 2, number.into());
                 let offset = self.common(30, 2) * u64::from(self.registers.notify_multiplier);
-                self.write(self.registers.notify + offset, 2, 0);
+                self.set_common(22, 2, selected);
+                self.write(self.registers.notify + offset, 2, number.into());
             }
         }
     }
@@ -357,7 +383,7 @@ impl Guest {
     }
 
     /// Waits until that is so.
-    pub fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+    pub fn wait_for(&self, what: &str, mut done: impl FnMut() -> bool) {
         let start = Instant::now();
         while !done() {
             assert!(start.elapsed() < PATIENCE, "no {what}");
@@ -406,6 +432,8 @@ pub fn into(gpa: Gpa, len: u32) -> Part {
 /// The driver's side of a queue.
 #[derive(Clone, Debug)]
 pub struct Ring {
+    /// Of the queue.
+    pub number: u16,
     pub size: u16,
     pub descriptors: u64,
     pub available: u64,
@@ -419,6 +447,7 @@ impl Ring {
     pub fn new(size: u16, descriptors: u64, available: u64, used: u64) -> Self {
         assert_ne!(size, 0);
         Self {
+            number: 0,
             size,
             descriptors,
             available,
@@ -461,7 +490,7 @@ impl Ring {
     pub fn send(&mut self, g: &Guest, parts: &[Part]) -> u16 {
         let head = self.chain(g, parts);
         self.publish(g, head);
-        g.notify();
+        g.notify_queue(self.number);
         head
     }
 

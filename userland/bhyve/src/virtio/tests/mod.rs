@@ -3,6 +3,7 @@
 
 pub mod guest;
 mod interrupts;
+mod produce;
 mod random;
 mod rings;
 mod setup;

@@ -39,8 +39,8 @@ impl VirtioDevice for Echo {
     fn queues(&self) -> &[u16] {
         &[16]
     }
-    fn config(&self) -> &[u8] {
-        b"echo!"
+    fn config(&self) -> Vec<u8> {
+        b"echo!".to_vec()
     }
     fn threads(&self) -> usize {
         3
