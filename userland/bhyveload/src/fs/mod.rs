@@ -15,6 +15,8 @@ pub mod partition;
 pub mod path;
 mod signature;
 pub mod source;
+#[cfg(test)]
+mod testing;
 pub mod ufs;
 
 pub use disk::{Disk, Format, Volume, open_disk, open_source};
@@ -102,3 +104,6 @@ fn sorted_names(names: impl Iterator<Item = Vec<u8>>) -> Vec<String> {
     names.sort_unstable();
     names
 }
+
+#[cfg(test)]
+mod tests;

@@ -303,3 +303,6 @@ impl FileRead for IsoFile<'_> {
         Ok(done)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -367,3 +367,6 @@ impl Tree for Ufs {
         Box::new(Data::new(self, node, what))
     }
 }
+
+#[cfg(test)]
+mod tests;
