@@ -7,7 +7,7 @@ STEP = tests/step
 MAKEFLAGS += -j2
 
 .PHONY: all help setup ko lab-module userland freebsd-userland guests lab-userland image linux-guest check-ko \
-	run demo lab test bench fmt lint clean
+	run demo lab test fuzz bench fmt lint clean
 
 all: ko userland lab-module freebsd-userland ## everything for this machine: vmm_rs.ko for FreeBSD, lab module, userland
 
@@ -58,6 +58,10 @@ lab: linux-guest ## an interactive shell on the lab host; `exit` leaves
 test: linux-guest freebsd-userland check-ko ## all tests: unit tests here, link check, end-to-end tests in the lab
 	@tests/run-tests
 
+FUZZ_SECONDS = 300
+fuzz: setup ## the fuzz targets, FUZZ_SECONDS (300) each
+	@tests/fuzz/run $(FUZZ_SECONDS)
+
 bench: linux-guest ## what exits and a boot cost, in the lab, beside KVM; build/bench.json
 	@cargo run --quiet --bin lab -- bench
 
@@ -68,4 +72,4 @@ lint: ko ## formatting, clippy over everything, shell syntax
 	@tests/lint
 
 clean: ## remove everything built, but not what setup fetched
-	rm -rf target build/ko build/freebsd build/logs build/vmm_rs.ko build/lab/kmod build/lab/userland build/lab/root build/lab/linux build/lab/runs
+	rm -rf target build/fuzz build/ko build/freebsd build/logs build/vmm_rs.ko build/lab/kmod build/lab/userland build/lab/root build/lab/linux build/lab/runs
