@@ -136,7 +136,7 @@ fn requests_that_make_no_sense_are_refused_by_name() {
             ("bhyveload -k /no/such/file -m 64 guest1", "/no/such/file"),
             (
                 "bhyveload -k /etc/passwd -m nonsense guest1",
-                "invalid memsize 'nonsense'",
+                "Invalid memsize 'nonsense'",
             ),
         ] {
             let output = host.run(request);

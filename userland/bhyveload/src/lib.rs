@@ -3,13 +3,17 @@
 //! ([`flat`], [`elf`], [`multiboot`], [`pvh`], [`bzimage`]; an [`image`] is what they all
 //! become), where things lie ([`layout`]), the first instruction's surroundings ([`boot`],
 //! for Linux [`linux`]), all of it as a [`plan`], and the plan carried out ([`load`]).
+//! FreeBSD's kernel comes with its modules and its environment ([`freebsd`]) from a disk or
+//! directory ([`fs`]). [`run`] puts these together; [`console`] is where progress is shown.
 
 #![forbid(unsafe_code)]
 
 pub mod boot;
 pub mod bzimage;
+pub mod console;
 pub mod elf;
 pub mod flat;
+pub mod freebsd;
 pub mod fs;
 pub mod image;
 pub mod layout;
@@ -19,3 +23,4 @@ pub mod multiboot;
 pub mod options;
 pub mod plan;
 pub mod pvh;
+pub mod run;

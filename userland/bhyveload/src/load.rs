@@ -1,12 +1,14 @@
 //! A plan carried out on a VM: memory, its contents, the vcpu's state.
 
+#![forbid(unsafe_code)]
+
 use vmmapi::{Capability, Error, Gpa, MemFlags, MmapStyle, OpenFlags, Vcpu, VcpuId, Vm};
 
 use crate::options::{FileArg, Options};
-use crate::plan::{File, Plan, Request};
+use crate::plan::{File, Plan, Request, Start};
 
-/// Reads the files that the options name.
-pub fn read_files(options: &Options) -> Result<Request, String> {
+/// Reads the files that the options name beside the kernel, and that.
+pub fn read_files(options: &Options, kernel: &FileArg) -> Result<Request, String> {
     let read = |arg: &FileArg| {
         let bytes =
             std::fs::read(&arg.path).map_err(|e| format!("{}: {}", arg.path, cli::io_error(&e)))?;
@@ -17,7 +19,7 @@ pub fn read_files(options: &Options) -> Result<Request, String> {
         })
     };
     Ok(Request {
-        kernel: read(&options.kernel)?,
+        kernel: read(kernel)?,
         modules: options
             .modules
             .iter()
@@ -67,16 +69,25 @@ fn carry_out(vm: &Vm, options: &Options, plan: &Plan<'_>) -> Result<(), Error> {
         range.copy_to(0, &piece.data)?;
         range.fill(piece.data.len(), len - piece.data.len(), 0)?;
     }
-    set_state(&vm.vcpu(VcpuId::BSP), plan)
+    set_state(&vm.vcpu(VcpuId::BSP), &plan.start)
 }
 
-fn set_state(vcpu: &Vcpu, plan: &Plan<'_>) -> Result<(), Error> {
+fn set_state(vcpu: &Vcpu, start: &Start) -> Result<(), Error> {
+    let state = match start {
+        Start::State(state) => state,
+        Start::FreeBsd {
+            entry,
+            page_tables,
+            gdt,
+            stack,
+        } => return vcpu.setup_freebsd_registers(*entry, *page_tables, *gdt, *stack),
+    };
     // Real mode and protected mode without paging need it.
     vcpu.set_capability(Capability::UnrestrictedGuest, 1)?;
-    for (seg, desc) in &plan.state.descriptors {
+    for (seg, desc) in &state.descriptors {
         vcpu.set_desc(*seg, *desc)?;
     }
-    for (reg, value) in &plan.state.registers {
+    for (reg, value) in &state.registers {
         vcpu.set_register(*reg, *value)?;
     }
     Ok(())

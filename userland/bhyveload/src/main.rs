@@ -1,11 +1,11 @@
-//! The program: options, files, plan, load; each failure is one line on stderr.
+//! The program: options, then all that they ask for; each failure is one line on stderr.
 
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use bhyveload::options::{self, Answer, OptionError, Options};
-use bhyveload::{load, plan};
+use bhyveload::options::{self, Answer, OptionError};
+use bhyveload::run;
 
 const EX_USAGE: u8 = 64;
 
@@ -33,26 +33,11 @@ fn main() -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
-    match run(&options) {
+    match run::run(&options, progname) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("{progname}: {message}");
-            ExitCode::FAILURE
+        Err(failure) => {
+            eprintln!("{progname}: {}", failure.message);
+            ExitCode::from(failure.status)
         }
     }
-}
-
-fn run(options: &Options) -> Result<(), String> {
-    let request = load::read_files(options)?;
-    let plan = plan::plan(&request).map_err(|e| e.to_string())?;
-    load::load(options, &plan).map_err(|e| e.to_string())?;
-    println!(
-        "{}: {} loaded ({}), {} of memory, entry {:#x}",
-        options.vm,
-        options.kernel.path,
-        plan.format,
-        cli::size::memsize(options.memory),
-        plan.entry
-    );
-    Ok(())
 }

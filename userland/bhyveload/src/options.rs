@@ -1,5 +1,7 @@
-//! The command line: FreeBSD's bhyveload(8) options, and a group of long ones for what
-//! this loader adds. An option whose feature isn't there is refused by name.
+//! The command line: all options of FreeBSD 15's bhyveload(8), 2013's -M, and a group of
+//! long ones for what this loader adds.
+
+#![forbid(unsafe_code)]
 
 use std::fmt;
 
@@ -12,6 +14,8 @@ use crate::plan::Format;
 
 /// bhyveload(8)'s default.
 const DEFAULT_MEMORY: u64 = 256 << 20;
+/// As many disks as FreeBSD's bhyveload takes.
+const MAX_DISKS: usize = 32;
 
 /// A file to load and the text behind the first comma.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,16 +24,39 @@ pub struct FileArg {
     pub arguments: String,
 }
 
+/// Which program finds FreeBSD's kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LoaderChoice {
+    /// FreeBSD's userboot.so where there is one, else ours.
+    Auto,
+    /// FreeBSD's userboot.so.
+    Userboot,
+    /// Ours.
+    Native,
+}
+
 /// What the command line says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     pub vm: String,
+    /// -m and 2013's -M together.
     pub memory: u64,
     /// -S.
     pub wired: bool,
     /// -C.
     pub in_core: bool,
-    pub kernel: FileArg,
+    /// -c; `None` is stdio.
+    pub console: Option<String>,
+    /// -d, in this order.
+    pub disks: Vec<String>,
+    /// -e, in this order.
+    pub variables: Vec<String>,
+    /// -h.
+    pub host_directory: Option<String>,
+    /// -l.
+    pub os_loader: Option<String>,
+    pub loader: LoaderChoice,
+    pub kernel: Option<FileArg>,
     pub modules: Vec<FileArg>,
     pub initrd: Option<FileArg>,
     pub format: Option<Format>,
@@ -40,7 +67,7 @@ pub struct Options {
 /// What it says instead.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    Load(Options),
+    Load(Box<Options>),
     Help,
 }
 
@@ -60,12 +87,15 @@ pub enum OptionError {
         text: String,
     },
     Format(String),
-    NotYet {
-        option: String,
-        what: &'static str,
-    },
-    NoKernel,
+    Loader(String),
+    TooManyDisks(String),
+    OsLoaderTwice,
     Repeated(&'static str),
+    /// Two options that contradict each other.
+    Conflict(&'static str, &'static str),
+    /// Options of the formats of --kernel without it.
+    WithoutKernel(&'static str),
+    NothingToLoad,
 }
 
 impl fmt::Display for OptionError {
@@ -73,22 +103,31 @@ impl fmt::Display for OptionError {
         match self {
             Self::Getopt(message) => f.write_str(message),
             Self::Usage => f.write_str("one VM name is wanted after the options"),
-            Self::MemSize { text, error } => write!(f, "invalid memsize '{text}': {error}"),
+            Self::MemSize { text, error } => write!(f, "Invalid memsize '{text}': {error}"),
             Self::Number { option, text } => {
                 write!(f, "{option}: '{text}' is not a number (0x… is hexadecimal)")
             }
             Self::Format(name) => {
                 write!(
                     f,
-                    "--format: '{name}' is none of auto, flat, elf, multiboot, linux, pvh"
+                    "--format: '{name}' is none of auto, flat, elf, multiboot, linux, pvh, freebsd"
                 )
             }
-            Self::NotYet { option, what } => write!(f, "{option}: {what}"),
-            Self::NoKernel => f.write_str(
-                "nothing to load: name an image with --kernel=FILE (FreeBSD's userboot, which \
-                 would load from a disk or a directory, is not part of this version)",
+            Self::Loader(name) => {
+                write!(f, "--loader: '{name}' is none of auto, userboot, native")
+            }
+            Self::TooManyDisks(path) => write!(
+                f,
+                "Could not open '{path}': there are {MAX_DISKS} disks already, no loader takes more"
             ),
+            Self::OsLoaderTwice => f.write_str("-l can only be given once"),
             Self::Repeated(option) => write!(f, "{option} is given twice"),
+            Self::Conflict(one, other) => write!(f, "{one} does not go with {other}"),
+            Self::WithoutKernel(option) => write!(f, "{option} goes with --kernel only"),
+            Self::NothingToLoad => f.write_str(
+                "nothing to load: -d DISK or -h DIRECTORY has a FreeBSD kernel in it, or \
+                 --kernel=FILE names an image",
+            ),
         }
     }
 }
@@ -116,40 +155,18 @@ enum Long {
     Format,
     Entry,
     LoadAddress,
+    Loader,
     Help,
 }
 
-const LONG: [LongOpt<Long>; 7] = [
-    LongOpt {
-        name: "kernel",
-        has_arg: HasArg::Required,
-        id: Long::Kernel,
-    },
-    LongOpt {
-        name: "module",
-        has_arg: HasArg::Required,
-        id: Long::Module,
-    },
-    LongOpt {
-        name: "initrd",
-        has_arg: HasArg::Required,
-        id: Long::Initrd,
-    },
-    LongOpt {
-        name: "format",
-        has_arg: HasArg::Required,
-        id: Long::Format,
-    },
-    LongOpt {
-        name: "entry",
-        has_arg: HasArg::Required,
-        id: Long::Entry,
-    },
-    LongOpt {
-        name: "load-address",
-        has_arg: HasArg::Required,
-        id: Long::LoadAddress,
-    },
+const LONG: [LongOpt<Long>; 8] = [
+    long("kernel", Long::Kernel),
+    long("module", Long::Module),
+    long("initrd", Long::Initrd),
+    long("format", Long::Format),
+    long("entry", Long::Entry),
+    long("load-address", Long::LoadAddress),
+    long("loader", Long::Loader),
     LongOpt {
         name: "help",
         has_arg: HasArg::No,
@@ -157,13 +174,24 @@ const LONG: [LongOpt<Long>; 7] = [
     },
 ];
 
-/// The synopsis, as usage errors print it.
+const fn long(name: &'static str, id: Long) -> LongOpt<Long> {
+    LongOpt {
+        name,
+        has_arg: HasArg::Required,
+        id,
+    }
+}
+
+/// The synopsis, as usage errors print it: FreeBSD's, then what is this loader's own.
 pub fn usage(progname: &str) -> String {
     let indent = " ".repeat(progname.len());
     format!(
-        "usage: {progname} [-CS] [-m memsize[K|k|M|m|G|g|T|t]] [--format=FORMAT]\n       \
-         {indent} [--load-address=ADDRESS] [--entry=ADDRESS]\n       \
-         {indent} --kernel=FILE[,ARGUMENTS] [--initrd=FILE] [--module=FILE[,ARGUMENTS]] vmname\n"
+        "usage: {progname} [-CS] [-c <console-device>] [-d <disk-path>] [-e <name=value>]\n       \
+         {indent} [-h <host-path>] [-l <os-loader>] [-m memsize[K|k|M|m|G|g|T|t]]\n       \
+         {indent} [--loader=auto|userboot|native] <vmname>\n       \
+         {progname} [-CS] [-m memsize] --kernel=FILE[,ARGUMENTS] [--format=FORMAT]\n       \
+         {indent} [--initrd=FILE] [--module=FILE[,ARGUMENTS]]\n       \
+         {indent} [--load-address=ADDRESS] [--entry=ADDRESS] <vmname>\n"
     )
 }
 
@@ -171,14 +199,25 @@ pub fn usage(progname: &str) -> String {
 pub fn help(progname: &str) -> String {
     format!(
         "{}\n\
-         Creates the VM, or resets it if it exists, and loads a program into its memory.\n\n\
+         Creates the VM, or resets it if it exists, and loads a kernel into its memory: FreeBSD's\n\
+         from a disk or directory, or the one that --kernel names.\n\n\
          \x20 -C                    include guest memory in core files\n\
          \x20 -S                    wire guest memory\n\
+         \x20 -c cons-dev           where the loader's messages go: stdio (default) or a tty\n\
+         \x20 -d disk-path          the guest's disk (UFS or ISO 9660); may be repeated\n\
+         \x20 -e name=value         a variable of the loader, and so of the kernel; may be repeated\n\
+         \x20 -h host-path          a directory of the host as the guest's root file system\n\
+         \x20 -l os-loader          a userboot.so instead of /boot/userboot.so\n\
          \x20 -m memsize            guest memory (a plain number is in MB; default 256M)\n\
+         \x20 -M memsize            more of it (2013's memory above 4 GB)\n\
+         \x20 --loader=LOADER       auto (default): FreeBSD's /boot/userboot.so if there is one,\n\
+         \x20                       else native, a loader of our own; or one of both names\n\
          \x20 --kernel=FILE[,ARGS]  the image to load, and the text it gets as its command line\n\
          \x20                       (-k FILE[,ARGS] is the same)\n\
          \x20 --initrd=FILE         the initial RAM disk of a Linux kernel (-i FILE is the same)\n\
-         \x20 --module=FILE[,ARGS]  a file to load beside a multiboot or PVH kernel; may be repeated\n\
+         \x20 --module=FILE[,ARGS]  a file to load beside a multiboot, PVH or FreeBSD kernel; may be\n\
+         \x20                       repeated; FreeBSD's FILE,type=TYPE is a file of that type\n\
+         \x20                       (md_image, mfs_root …), not a kernel module\n\
          \x20 --format=FORMAT       auto (default), or one of\n\
          \x20     flat       the file as it is at --load-address (default 0x7c00), real mode\n\
          \x20     elf        ELF64 at its physical addresses, long mode, first 4 GiB mapped one\n\
@@ -187,9 +226,9 @@ pub fn help(progname: &str) -> String {
          \x20     linux      bzImage with a 64-bit entry point (vmlinuz of x86-64, Linux 3.8 on)\n\
          \x20     pvh        ELF with Xen's PVH note (vmlinux, FreeBSD's kernel), 32-bit\n\
          \x20                protected mode\n\
+         \x20     freebsd    FreeBSD's kernel for amd64 with its environment and modules\n\
          \x20 --load-address=ADDR   physical address of a flat binary\n\
-         \x20 --entry=ADDR          physical address of the first instruction\n\n\
-         -c, -d, -e, -h and -l belong to FreeBSD's userboot, which this version doesn't load.\n",
+         \x20 --entry=ADDR          physical address of the first instruction\n",
         usage(progname)
     )
 }
@@ -197,22 +236,21 @@ pub fn help(progname: &str) -> String {
 /// Takes the arguments (without `argv[0]`) apart.
 pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
     let mut getopt = Getopt::new(args, OPTSTRING);
-    let mut memory = DEFAULT_MEMORY;
-    let (mut wired, mut in_core) = (false, false);
-    let (mut kernel, mut modules, mut format) = (None, Vec::new(), None);
-    let (mut load_address, mut entry, mut initrd) = (None, None, None);
+    let mut options = Options::default();
+    let (mut memory, mut more_memory) = (DEFAULT_MEMORY, 0);
     loop {
         if let Some(typed) = getopt.take_long() {
             let found = getopt_long::resolve(typed, &LONG, || getopt.take_if(|_| true))?;
             let arg = found.arg.unwrap_or_default();
             match found.id {
                 Long::Help => return Ok(Answer::Help),
-                Long::Kernel => set_once(&mut kernel, "--kernel", file_arg(arg))?,
-                Long::Initrd => set_once(&mut initrd, "--initrd", plain_file(arg))?,
-                Long::Module => modules.push(file_arg(arg)),
-                Long::Format => format = format_by_name(arg)?,
-                Long::Entry => entry = Some(address("--entry", arg)?),
-                Long::LoadAddress => load_address = Some(address("--load-address", arg)?),
+                Long::Kernel => set_once(&mut options.kernel, "--kernel", file_arg(arg))?,
+                Long::Initrd => set_once(&mut options.initrd, "--initrd", plain_file(arg))?,
+                Long::Module => options.modules.push(file_arg(arg)),
+                Long::Format => options.format = format_by_name(arg)?,
+                Long::Entry => options.entry = Some(address("--entry", arg)?),
+                Long::LoadAddress => options.load_address = Some(address("--load-address", arg)?),
+                Long::Loader => options.loader = loader_by_name(arg)?,
             }
             continue;
         }
@@ -220,53 +258,128 @@ pub fn parse(args: &[String]) -> Result<Answer, OptionError> {
         let option = option?;
         let arg = option.arg.unwrap_or_default();
         match option.name {
-            'C' => in_core = true,
-            'S' => wired = true,
-            'k' => set_once(&mut kernel, "--kernel", file_arg(arg))?,
-            'i' => set_once(&mut initrd, "--initrd", plain_file(arg))?,
-            'm' => {
-                memory = parse_memsize(arg).map_err(|error| OptionError::MemSize {
-                    text: arg.to_owned(),
-                    error,
-                })?;
+            'C' => options.in_core = true,
+            'S' => options.wired = true,
+            // The same word as bhyve's, for scripts that give both the same.
+            'c' => options.console = (arg != "stdio").then(|| arg.to_owned()),
+            'd' if options.disks.len() == MAX_DISKS => {
+                return Err(OptionError::TooManyDisks(arg.to_owned()));
             }
-            // The loader has no console of its own: its messages go to stdio.
-            'c' if arg == "stdio" => {}
-            name => return Err(not_yet(name)),
+            'd' => options.disks.push(arg.to_owned()),
+            'e' => options.variables.push(arg.to_owned()),
+            'h' => options.host_directory = Some(arg.to_owned()),
+            'l' if options.os_loader.is_some() => return Err(OptionError::OsLoaderTwice),
+            'l' => options.os_loader = Some(arg.to_owned()),
+            'k' => set_once(&mut options.kernel, "--kernel", file_arg(arg))?,
+            'i' => set_once(&mut options.initrd, "--initrd", plain_file(arg))?,
+            'm' => memory = memsize(arg)?,
+            // None is what most of 2013's command lines had.
+            _ => more_memory = if arg == "0" { 0 } else { memsize(arg)? },
         }
     }
     let [vm] = getopt.operands() else {
         return Err(OptionError::Usage);
     };
-    let kernel = kernel.ok_or(OptionError::NoKernel)?;
-    let vm = vm.clone();
-    Ok(Answer::Load(Options {
-        vm,
-        memory,
-        wired,
-        in_core,
-        kernel,
-        modules,
-        initrd,
-        format,
-        load_address,
-        entry,
-    }))
+    options.vm = vm.clone();
+    options.memory = memory
+        .checked_add(more_memory)
+        .ok_or(OptionError::MemSize {
+            text: "-m and -M".to_owned(),
+            error: SizeError::TooLarge,
+        })?;
+    options.check()?;
+    Ok(Answer::Load(Box::new(options)))
 }
 
-fn not_yet(name: char) -> OptionError {
-    let what = match name {
-        'c' => "a console device for FreeBSD's userboot, which is not part of this version",
-        'd' => "a disk for FreeBSD's userboot, which is not part of this version",
-        'e' => "an environment variable for FreeBSD's userboot, which is not part of this version",
-        'h' => "a host directory for FreeBSD's userboot, which is not part of this version",
-        'l' => "another userboot; this version loads none",
-        _ => "memory above 4 GiB had an option of its own in 2013; -m is the whole size today",
-    };
-    OptionError::NotYet {
-        option: format!("-{name}"),
-        what,
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            vm: String::new(),
+            memory: DEFAULT_MEMORY,
+            wired: false,
+            in_core: false,
+            console: None,
+            disks: Vec::new(),
+            variables: Vec::new(),
+            host_directory: None,
+            os_loader: None,
+            loader: LoaderChoice::Auto,
+            kernel: None,
+            modules: Vec::new(),
+            initrd: None,
+            format: None,
+            load_address: None,
+            entry: None,
+        }
     }
+}
+
+impl Options {
+    /// What FreeBSD's bhyveload sets in its loader for every guest.
+    pub fn default_variables() -> Vec<String> {
+        ["boot_serial=1", "smbios.bios.vendor=BHYVE"]
+            .map(str::to_owned)
+            .into()
+    }
+
+    /// -e in the order in which FreeBSD's bhyveload has them set: from the last to the first.
+    pub fn variables_in_order(&self) -> Vec<String> {
+        self.variables.iter().rev().cloned().collect()
+    }
+
+    /// Options that say nothing beside the others are mistakes. What depends on the kernel's
+    /// format is for later.
+    fn check(&self) -> Result<(), OptionError> {
+        let native = self.loader == LoaderChoice::Native;
+        let conflicts = [
+            (self.os_loader.is_some() && native, "-l", "--loader=native"),
+            (
+                self.os_loader.is_some() && self.kernel.is_some(),
+                "-l",
+                "--kernel",
+            ),
+            (
+                self.loader == LoaderChoice::Userboot && self.kernel.is_some(),
+                "--loader=userboot",
+                "--kernel",
+            ),
+        ];
+        for (wrong, one, other) in conflicts {
+            if wrong {
+                return Err(OptionError::Conflict(one, other));
+            }
+        }
+        if self.kernel.is_some() {
+            return Ok(());
+        }
+        let given = [
+            (!self.modules.is_empty(), "--module"),
+            (self.initrd.is_some(), "--initrd"),
+            (self.format.is_some(), "--format"),
+            (self.entry.is_some(), "--entry"),
+            (self.load_address.is_some(), "--load-address"),
+        ];
+        match given.iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(OptionError::WithoutKernel(option)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn memsize(text: &str) -> Result<u64, OptionError> {
+    parse_memsize(text).map_err(|error| OptionError::MemSize {
+        text: text.to_owned(),
+        error,
+    })
+}
+
+fn loader_by_name(name: &str) -> Result<LoaderChoice, OptionError> {
+    Ok(match name {
+        "auto" => LoaderChoice::Auto,
+        "userboot" => LoaderChoice::Userboot,
+        "native" => LoaderChoice::Native,
+        _ => return Err(OptionError::Loader(name.to_owned())),
+    })
 }
 
 fn set_once(
@@ -304,6 +417,7 @@ fn format_by_name(name: &str) -> Result<Option<Format>, OptionError> {
         "multiboot" => Some(Format::Multiboot),
         "linux" => Some(Format::Linux),
         "pvh" => Some(Format::Pvh),
+        "freebsd" => Some(Format::FreeBsd),
         _ => return Err(OptionError::Format(name.to_owned())),
     })
 }
@@ -326,7 +440,7 @@ mod tests {
 
     fn load(line: &str) -> Options {
         match run(line).unwrap() {
-            Answer::Load(options) => options,
+            Answer::Load(options) => *options,
             Answer::Help => panic!("help"),
         }
     }
@@ -341,8 +455,11 @@ mod tests {
         assert_eq!((o.vm.as_str(), o.memory), ("guest0", 512 << 20));
         assert!(o.wired && o.in_core);
         assert_eq!(
-            (o.kernel.path.as_str(), o.kernel.arguments.as_str()),
-            ("k", "console=com1,a")
+            o.kernel,
+            Some(FileArg {
+                path: "k".into(),
+                arguments: "console=com1,a".into()
+            })
         );
         assert_eq!(o.modules.len(), 1);
         assert_eq!(o.format, Some(Format::Multiboot));
@@ -363,18 +480,59 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_userboot_is_refused_by_name() {
-        assert!(refusal("-d diskdev -m 1024 guest0").starts_with("-d: a disk for FreeBSD's"));
+    fn freebsds_command_lines_and_2013s_are_taken() {
+        let o = load("-d diskdev -m 1024 guest0");
+        assert_eq!((o.disks, o.memory), (vec!["diskdev".into()], 1 << 30));
+        assert_eq!((o.vm.as_str(), o.loader), ("guest0", LoaderChoice::Auto));
+        let o = load("-m 1024 -M 2048 -h / guest0");
+        assert_eq!((o.memory, o.host_directory), (3 << 30, Some("/".into())));
+        assert_eq!(load("-M 0 -d x g").memory, 256 << 20);
+        // The examples of bhyveload(8).
+        let o = load("-m 1G -d /freebsd/release.iso freebsd-vm");
+        assert_eq!((o.memory, o.disks.len()), (1 << 30, 1));
+        let o = load("-m 256MB -h /usr/images/test -c /dev/nmdm1B test-vm");
+        assert_eq!(o.console, Some("/dev/nmdm1B".into()));
+        // vmrun.sh.
+        let o = load("-c stdio -m 512M -d a -d b -e x=1 -e y -l /boot/userboot_4th.so -SC vm0");
+        assert_eq!(o.variables, ["x=1", "y"]);
+        assert_eq!(o.os_loader, Some("/boot/userboot_4th.so".into()));
+        assert_eq!((o.disks.len(), o.console), (2, None));
+        assert!(o.wired && o.in_core);
+        assert_eq!(load("--loader=native -d x g").loader, LoaderChoice::Native);
+        assert_eq!(
+            load("--format=freebsd -k k g").format,
+            Some(Format::FreeBsd)
+        );
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        assert_eq!(refusal("-l a -l b g"), "-l can only be given once");
         for line in [
-            "-e a=b g",
-            "-h /boot g",
-            "-l /x g",
-            "-c /dev/nmdm0A g",
-            "-M 512 g",
+            "-l a --loader=native g",
+            "-l a -k k g",
+            "--loader=userboot -k k g",
         ] {
-            assert!(refusal(line).starts_with(&line[..2]), "{line}");
+            assert!(refusal(line).contains("does not go with"), "{line}");
         }
-        assert!(refusal("guest0").contains("--kernel=FILE"));
+        for option in [
+            "--module=m",
+            "--initrd=i",
+            "--format=elf",
+            "--entry=1",
+            "--load-address=1",
+        ] {
+            let line = format!("-d disk {option} g");
+            assert!(
+                refusal(&line).ends_with("goes with --kernel only"),
+                "{line}"
+            );
+        }
+        let many = "-d x ".repeat(33);
+        assert!(refusal(&format!("{many}g")).starts_with("Could not open 'x': there are 32"));
+        assert!(refusal("--loader=x g").starts_with("--loader: 'x'"));
+        let line = format!("-m {} -M 1G -d x g", u64::MAX);
+        assert!(refusal(&line).starts_with("Invalid memsize '-m and -M'"));
     }
 
     #[test]
@@ -382,7 +540,7 @@ mod tests {
         assert_eq!(refusal("-q guest0"), "illegal option -- q");
         assert_eq!(refusal("-m"), "option requires an argument -- m");
         assert_eq!(refusal("--nope g"), "unrecognized option `--nope'");
-        assert!(refusal("-m 12Q --kernel k g").starts_with("invalid memsize '12Q'"));
+        assert!(refusal("-m 12Q --kernel k g").starts_with("Invalid memsize '12Q'"));
         assert!(refusal("--kernel k --entry x g").starts_with("--entry: 'x'"));
         assert!(refusal("--kernel k --format pe g").contains("'pe'"));
         assert!(refusal("--kernel k --kernel k g").contains("twice"));

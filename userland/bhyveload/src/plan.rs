@@ -12,6 +12,7 @@ use crate::boot::{self, BootState};
 use crate::bzimage;
 use crate::elf;
 use crate::flat;
+use crate::freebsd;
 use crate::image::{Image, ImageError, Module};
 use crate::layout::{Layout, LayoutError};
 use crate::linux::{self, Initrd};
@@ -33,6 +34,8 @@ pub enum Format {
     Linux,
     /// ELF with a PVH entry point, started in 32-bit protected mode.
     Pvh,
+    /// FreeBSD's kernel with modules and environment, started in long mode.
+    FreeBsd,
 }
 
 impl fmt::Display for Format {
@@ -43,6 +46,7 @@ impl fmt::Display for Format {
             Self::Multiboot => "multiboot, 32-bit protected mode",
             Self::Linux => "Linux bzImage, long mode",
             Self::Pvh => "PVH, 32-bit protected mode",
+            Self::FreeBsd => "FreeBSD kernel, long mode",
         })
     }
 }
@@ -96,8 +100,22 @@ pub struct Piece<'a> {
 pub struct Plan<'a> {
     pub format: Format,
     pub pieces: Vec<Piece<'a>>,
-    pub state: BootState,
+    pub start: Start,
     pub entry: u64,
+}
+
+/// What the first vcpu is set to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Start {
+    State(BootState),
+    /// As vm_setup_freebsd_registers() does it.
+    FreeBsd {
+        /// A virtual address.
+        entry: u64,
+        page_tables: u64,
+        gdt: u64,
+        stack: u64,
+    },
 }
 
 /// Why there is no plan.
@@ -147,6 +165,11 @@ pub fn plan(request: &Request) -> Result<Plan<'_>, PlanError> {
         Format::Multiboot => planner.multiboot(),
         Format::Linux => planner.linux(),
         Format::Pvh => planner.pvh(),
+        // With its modules and its environment: freebsd::loader.
+        Format::FreeBsd => Err(image_error(
+            &request.kernel,
+            ImageError::Unsupported("a FreeBSD kernel without its environment"),
+        )),
     }
 }
 
@@ -304,7 +327,7 @@ impl<'a> Planner<'a> {
         Plan {
             format: self.format,
             pieces: self.pieces,
-            state,
+            start: Start::State(state),
             entry,
         }
     }
@@ -319,7 +342,7 @@ fn file_len(file: &File) -> Result<u64, PlanError> {
 }
 
 /// The format of the kernel: as told, or by what the file begins with.
-fn detect(request: &Request) -> Result<Format, ImageError> {
+pub fn detect(request: &Request) -> Result<Format, ImageError> {
     let file = &request.kernel.bytes;
     if let Some(format) = request.format {
         if format == Format::Elf && elf::class(file)? == elf::CLASS_32 {
@@ -337,6 +360,7 @@ fn detect(request: &Request) -> Result<Format, ImageError> {
     }
     if file.starts_with(&elf::MAGIC) {
         return match elf::class(file)? {
+            _ if freebsd::image::is_kernel(file) => Ok(Format::FreeBsd),
             _ if pvh::is_pvh(file) => Ok(Format::Pvh),
             elf::CLASS_64 => Ok(Format::Elf),
             _ => Err(ImageError::MultibootElf32WithoutHeader),
@@ -352,8 +376,8 @@ fn detect(request: &Request) -> Result<Format, ImageError> {
 }
 
 /// Options that say nothing to an image of this format are mistakes.
-fn check_options(request: &Request, format: Format) -> Result<(), PlanError> {
-    use Format::{Flat, Linux, Multiboot, Pvh};
+pub fn check_options(request: &Request, format: Format) -> Result<(), PlanError> {
+    use Format::{Flat, FreeBsd, Linux, Multiboot, Pvh};
     let wrong = |option, why| Err(PlanError::Option { option, why });
     if request.load_address.is_some() && format != Flat {
         return wrong(
@@ -361,16 +385,22 @@ fn check_options(request: &Request, format: Format) -> Result<(), PlanError> {
             "only a flat binary is loaded where told; this image has its own addresses",
         );
     }
-    if !request.modules.is_empty() && !matches!(format, Multiboot | Pvh) {
+    if !request.modules.is_empty() && !matches!(format, Multiboot | Pvh | FreeBsd) {
         return wrong(
             "--module",
-            "only multiboot and PVH kernels take modules (Linux takes an --initrd)",
+            "only multiboot, PVH and FreeBSD kernels take modules (Linux takes an --initrd)",
         );
     }
     if request.initrd.is_some() && !matches!(format, Linux | Pvh) {
         return wrong(
             "--initrd",
             "only Linux and PVH kernels take an initial RAM disk (multiboot has --module)",
+        );
+    }
+    if request.entry.is_some() && format == FreeBsd {
+        return wrong(
+            "--entry",
+            "a FreeBSD kernel is entered where its header says",
         );
     }
     if format == Flat && !request.kernel.arguments.is_empty() {
@@ -415,6 +445,13 @@ mod tests {
 
     fn error(request: &Request) -> String {
         plan(request).unwrap_err().to_string()
+    }
+
+    fn registers(plan: &Plan<'_>) -> Vec<(Reg, u64)> {
+        match &plan.start {
+            Start::State(state) => state.registers.clone(),
+            Start::FreeBsd { .. } => panic!("FreeBSD's state"),
+        }
     }
 
     #[test]
@@ -485,7 +522,7 @@ mod tests {
         let plan = plan(&r).unwrap();
         assert_eq!(place(&plan, b"cpio"), (64 << 20) - 4096);
         place(&plan, b"console=ttyS0,115200 root=/dev/vda1\0");
-        assert!(plan.state.registers.contains(&(Reg::Rip, 0x100_0200)));
+        assert!(registers(&plan).contains(&(Reg::Rip, 0x100_0200)));
         let kernel = 0x100_0000;
         let mut inside = plan
             .pieces
@@ -512,14 +549,7 @@ mod tests {
         let plan = plan(&r).unwrap();
         let (initrd, module) = (place(&plan, b"cpio"), place(&plan, b"module"));
         assert_eq!((initrd, module), ((64 << 20) - 4096, (64 << 20) - 8192));
-        let register = |reg| {
-            plan.state
-                .registers
-                .iter()
-                .find(|(r, _)| *r == reg)
-                .unwrap()
-                .1
-        };
+        let register = |reg| registers(&plan).iter().find(|(r, _)| *r == reg).unwrap().1;
         assert_eq!(register(Reg::Rip), 0x10_0004);
         let at = register(Reg::Rbx);
         let info = &plan.pieces.iter().find(|p| p.gpa == at).unwrap().data;
@@ -538,8 +568,8 @@ mod tests {
     fn vcpu_starts_at_the_entry() {
         let r = request(&multiboot_elf());
         let plan = plan(&r).unwrap();
-        assert!(plan.state.registers.contains(&(Reg::Rip, 0x10_0000)));
-        assert!(plan.state.registers.contains(&(Reg::Rax, 0x2bad_b002)));
+        assert!(registers(&plan).contains(&(Reg::Rip, 0x10_0000)));
+        assert!(registers(&plan).contains(&(Reg::Rax, 0x2bad_b002)));
     }
 
     proptest! {
