@@ -22,6 +22,7 @@ pub mod linear;
 pub mod machine;
 pub mod mmio;
 pub mod msr;
+pub mod net;
 pub mod not_yet;
 pub mod options;
 pub mod pci;

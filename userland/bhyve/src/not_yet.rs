@@ -22,7 +22,7 @@ pub fn option(name: char) -> Option<&'static str> {
 }
 
 /// Devices of bhyve(8) that are known by name and not there.
-pub const PCI_DEVICES: [&str; 17] = [
+pub const PCI_DEVICES: [&str; 16] = [
     "ahci",
     "ahci-cd",
     "ahci-hd",
@@ -35,7 +35,6 @@ pub const PCI_DEVICES: [&str; 17] = [
     "virtio-balloon",
     "virtio-console",
     "virtio-input",
-    "virtio-net",
     "virtio-scsi",
     "virtio-vsock",
     "xhci",

@@ -32,6 +32,11 @@ impl<'a> View<'a> {
         self.config.get(&self.path_of(name))
     }
 
+    /// A variable's value from anywhere in the tree: the VM's name, for example.
+    pub fn global(&self, path: &str) -> Option<String> {
+        self.config.get(path)
+    }
+
     /// A variable's value; an error if it isn't set.
     pub fn required(&self, name: &str) -> Result<String, ConfigError> {
         self.get(name)

@@ -94,7 +94,7 @@ fn what_is_not_there_is_refused_by_name() {
         ("-G 1234 g", "-G: the GDB stub"),
         ("-k file g", "-k: a configuration file"),
         ("-g 1 g", "-g: 2013's debug port"),
-        ("-s 3,virtio-net,tap0 g", "-s 3,virtio-net,tap0: virtio-net"),
+        ("-s 3,e1000,tap0 g", "-s 3,e1000,tap0: e1000"),
         ("-l bootrom,/x.fd g", "-l bootrom,/x.fd: bootrom"),
         ("-M 1024 g", "-M: 2013's memory"),
     ] {

@@ -4,7 +4,7 @@
 
 use super::device::{Constructor, OptionParser, plain_options};
 use super::{hostbridge, lpc, uart};
-use crate::{block, virtio};
+use crate::{block, net, virtio};
 
 /// A kind of device. There is one of each, in [`DEVICES`].
 #[derive(Debug)]
@@ -56,6 +56,12 @@ pub static DEVICES: &[DeviceType] = &[
         alias: None,
         options: block::options::parse,
         new: virtio::block::virtio_blk,
+    },
+    DeviceType {
+        name: "virtio-net",
+        alias: None,
+        options: net::options,
+        new: virtio::net::virtio_net,
     },
     DeviceType {
         name: "virtio-rnd",

@@ -287,8 +287,9 @@ impl Guest {
                 self.set_legacy(14, Width::Word, number.into());
                 let size = self.legacy(12, Width::Word) as u16;
                 let entries = u64::from(size);
-                let descriptors = self.room(0x4000, 4096).0;
-                let used = descriptors + (16 * entries + 6 + 2 * entries).next_multiple_of(4096);
+                let before_used = (16 * entries + 6 + 2 * entries).next_multiple_of(4096);
+                let descriptors = self.room(before_used + 6 + 8 * entries, 4096).0;
+                let used = descriptors + before_used;
                 self.set_legacy(8, Width::Dword, (descriptors >> 12) as u32);
                 Ring::new(size, descriptors, descriptors + 16 * entries, used)
             }
