@@ -7,7 +7,7 @@ STEP = tests/step
 MAKEFLAGS += -j2
 
 .PHONY: all help setup ko lab-module userland freebsd-userland guests lab-userland image linux-guest check-ko \
-	run demo lab test fuzz bench fmt lint clean
+	run demo lab test fuzz bench fmt lint install uninstall clean
 
 all: ko userland lab-module freebsd-userland ## everything for this machine: vmm_rs.ko for FreeBSD, lab module, userland
 
@@ -70,6 +70,16 @@ fmt: ## format all Rust sources
 
 lint: ko ## formatting, clippy over everything, shell syntax
 	@tests/lint
+
+# The variables of install: PREFIX, DESTDIR, KMODDIR and OPSYS, see userland/build/install.
+PREFIX ?= /usr/local
+INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' KMODDIR='$(KMODDIR)' OPSYS='$(OPSYS)' userland/build/install
+
+install: ## put what was built below PREFIX (/usr/local); DESTDIR=/stage for packages
+	@$(INSTALL)
+
+uninstall: ## remove what install put there
+	@$(INSTALL) --uninstall
 
 clean: ## remove everything built, but not what setup fetched
 	rm -rf target build/fuzz build/ko build/freebsd build/logs build/vmm_rs.ko build/lab/kmod build/lab/userland build/lab/root build/lab/linux build/lab/runs

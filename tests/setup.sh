@@ -2,8 +2,10 @@
 # Installs what the build, the tests and the lab need, and nothing that is there already:
 #   tests/setup.sh          everything          tests/setup.sh --check   only say what is missing
 # Debian and Ubuntu: apt packages, and a Python environment in build/venv for the FreeBSD
-# headers and cross linker. FreeBSD: pkg. Elsewhere: a list of what is needed.
+# headers and cross linker. FreeBSD: pkg. Elsewhere: a list of what is needed. SETUP=no: this
+# is a port's or a package's build, which has seen to it.
 set -eu
+[ "${SETUP-}" != no ] || exit 0
 cd "$(dirname "$0")/.."
 log=build/logs/setup.log
 mkdir -p build/logs
@@ -35,7 +37,7 @@ check_rust() {
 # Build and lab tools under the same name everywhere, then those that differ.
 apt_packages="build-essential python3 python3-venv clang-19 lld-19 llvm-19 libclang1-19 \
 	bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools busybox-static cpio gzip acpica-tools \
-	e2fsprogs makefs"
+	e2fsprogs mandoc makefs"
 
 apt_missing() {
 	for package in "$@"; do

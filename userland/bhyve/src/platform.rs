@@ -48,6 +48,18 @@ pub fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Calls the process "bhyve: NAME", by which front ends look for a VM's bhyve. Linux has no
+/// such call, and there the name is among the arguments.
+pub fn set_process_title(vm: &str) {
+    #[cfg(target_os = "freebsd")]
+    if let Ok(name) = std::ffi::CString::new(vm) {
+        // SAFETY: the format takes one string, and both are C strings; the title is copied.
+        unsafe { libc::setproctitle(c"%s".as_ptr(), name.as_ptr()) };
+    }
+    #[cfg(not(target_os = "freebsd"))]
+    let _ = vm;
+}
+
 /// Gives each terminal the settings that it had before [`make_raw`]. For the end of the
 /// program, whichever way it ends.
 pub fn restore_terminals() {

@@ -16,7 +16,7 @@ use crate::firmware::ioapic::ioapic_init;
 use crate::firmware::{self, Description};
 use crate::machine::Machine;
 use crate::options::{ApicMode, Options};
-use crate::platform::Signals;
+use crate::platform::{self, Signals};
 use crate::report;
 use crate::run::{self, End, Ended};
 use crate::signals;
@@ -69,6 +69,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
         utc: options.utc,
     };
     firmware::build(&machine.vm, &description).map_err(|e| e.to_string())?;
+    platform::set_process_title(&options.vm);
     let machine = Arc::new(machine);
     let (ended, ends) = channel();
     signals::start(signals, Arc::clone(&machine), ended.clone())

@@ -1,0 +1,21 @@
+# Completion of bhyveload for fish.
+
+complete -c bhyveload -f
+complete -c bhyveload -x -a '(ls /dev/vmm 2>/dev/null)' -d 'virtual machine'
+complete -c bhyveload -s C -d 'guest memory in core files'
+complete -c bhyveload -s S -d 'wire guest memory'
+complete -c bhyveload -s c -r -F -d 'console device, or stdio'
+complete -c bhyveload -s d -r -F -d 'disk or CD image'
+complete -c bhyveload -s e -x -d 'loader variable: name=value'
+complete -c bhyveload -s h -x -a '(__fish_complete_directories)' -d 'host directory as the guest\'s file system'
+complete -c bhyveload -s i -r -F -d 'initial RAM disk'
+complete -c bhyveload -s k -r -F -d 'kernel: file,command line'
+complete -c bhyveload -s l -r -F -d 'loader instead of userboot.so'
+complete -c bhyveload -s m -x -d 'memory'
+complete -c bhyveload -l entry -x -d 'where the guest begins'
+complete -c bhyveload -l format -x -a 'auto flat elf multiboot linux pvh' -d 'kernel format'
+complete -c bhyveload -l help -d 'help'
+complete -c bhyveload -l initrd -r -F -d 'initial RAM disk'
+complete -c bhyveload -l kernel -r -F -d 'kernel: file,command line'
+complete -c bhyveload -l load-address -x -d 'where a flat image goes'
+complete -c bhyveload -l module -r -F -d 'module'
