@@ -36,6 +36,7 @@ pub mod spinup_ap;
 pub mod start;
 pub mod task_switch;
 pub mod topology;
+pub mod unix_socket;
 pub mod usage;
 pub mod virtio;
 pub mod vmexit;

@@ -9,6 +9,7 @@ use bhyve::options::{self, Answer, OptionError, Options};
 use bhyve::pci::registry;
 use bhyve::platform;
 use bhyve::start::{self, Outcome};
+use bhyve::unix_socket;
 use bhyve::usage;
 
 /// bhyve's code for whatever goes wrong.
@@ -60,6 +61,7 @@ fn run(progname: &str, options: &Options) -> u8 {
     }));
     let result = start::run(options);
     platform::restore_terminals();
+    unix_socket::remove_all();
     match result {
         Ok(Outcome { end, report }) => {
             if let Some(report) = report {

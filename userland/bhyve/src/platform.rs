@@ -1,11 +1,11 @@
 //! The host's calls that std has no safe form of: raw terminals, pinning a thread, waiting
 //! for signals, in [`disk`] what disks need, in [`tap`] and [`slirp`] what networks need, and
-//! [`wait`]ing for files. The only unsafe code of this crate.
+//! in [`poll`] waiting for files. The only unsafe code of this crate.
 
 pub mod disk;
+pub mod poll;
 pub mod slirp;
 pub mod tap;
-pub mod wait;
 
 use std::io;
 use std::mem::MaybeUninit;

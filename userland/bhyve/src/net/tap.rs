@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{NetBackend, NetError, Received};
-use crate::platform::{self, wait};
+use crate::platform::{self, poll};
 
 /// How long until an interface that is down is looked at again.
 const DOWN: Duration = Duration::from_millis(500);
@@ -59,7 +59,7 @@ impl Tap {
         } else {
             self.file.as_fd()
         };
-        let [stopped, _] = wait::readable([self.stopped.as_fd(), file], limit)?;
+        let [stopped, _] = poll::readable([self.stopped.as_fd(), file], limit)?;
         Ok(stopped)
     }
 }

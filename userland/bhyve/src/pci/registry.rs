@@ -58,6 +58,12 @@ pub static DEVICES: &[DeviceType] = &[
         new: virtio::block::virtio_blk,
     },
     DeviceType {
+        name: "virtio-console",
+        alias: None,
+        options: virtio::console::options::parse,
+        new: virtio::console::virtio_console,
+    },
+    DeviceType {
         name: "virtio-net",
         alias: None,
         options: net::options,

@@ -5,7 +5,8 @@
 //! ([`state`]), the threads that serve the rings ([`transport`]), and rings that a device
 //! serves by itself ([`queues`]); the two register layouts ([`legacy`],
 //! [`modern`]) and the PCI function that has both ([`function`]); then the devices: disks
-//! ([`block`]), network cards ([`net`]) and random numbers ([`rnd`]).
+//! ([`block`]), network cards ([`net`]), ports between programs ([`console`]) and random
+//! numbers ([`rnd`]).
 //!
 //! The rings are our own and not rust-vmm's virtio-queue: its iterator over a chain ends
 //! without a word at a descriptor that makes no sense, so that a device can't tell a broken
@@ -16,6 +17,7 @@
 
 pub mod block;
 pub mod chain;
+pub mod console;
 pub mod device;
 pub mod function;
 pub mod legacy;

@@ -90,6 +90,32 @@ impl Guest {
         config: &str,
         prefer_msi: bool,
     ) -> Result<Self, String> {
+        let mut tree = Config::default();
+        let mut node = tree.node_mut(&AT.node()).unwrap();
+        let text = Some(config).filter(|text| !text.is_empty());
+        (device.options)(&mut node, text).map_err(|error| error.to_string())?;
+        Self::with_tree(version, device, &tree, prefer_msi)
+    }
+
+    /// With variables of the device's node instead of what follows its name in `-s`.
+    pub fn with_variables(
+        version: Version,
+        device: &'static DeviceType,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        let mut tree = Config::default();
+        for (name, value) in variables {
+            tree.set(&format!("{}.{name}", AT.node()), value).unwrap();
+        }
+        Self::with_tree(version, device, &tree, false)
+    }
+
+    fn with_tree(
+        version: Version,
+        device: &'static DeviceType,
+        tree: &Config,
+        prefer_msi: bool,
+    ) -> Result<Self, String> {
         let recorder = Arc::new(Recorder::default());
         let memory = GuestMemory::anonymous(&[(Gpa(0), LOW), (HIGH, 1 << 20)]).unwrap();
         let surroundings = Surroundings {
@@ -101,10 +127,6 @@ impl Guest {
             router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
             prefer_msi,
         };
-        let mut tree = Config::default();
-        let mut node = tree.node_mut(&AT.node()).unwrap();
-        let text = Some(config).filter(|text| !text.is_empty());
-        (device.options)(&mut node, text).map_err(|error| error.to_string())?;
         let slot = Slot {
             at: AT,
             device,
