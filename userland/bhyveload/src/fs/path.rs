@@ -44,8 +44,8 @@ pub enum Entry<N> {
 
 /// FreeBSD's MAXSYMLINKS.
 const MAX_SYMLINKS: u32 = 32;
-/// Names in a path, those of all symbolic links included. PATH_MAX has room for 512.
-const MAX_NAMES: u32 = 1024;
+/// Names in a path, those of all symbolic links included. PATH_MAX has room for so many.
+const MAX_NAMES: u32 = 512;
 /// FreeBSD's PATH_MAX.
 pub const MAX_TARGET: u64 = 1024;
 

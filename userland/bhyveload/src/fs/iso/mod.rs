@@ -25,7 +25,7 @@ const ASSOCIATED: u8 = 1 << 2;
 const MULTI_EXTENT: u8 = 1 << 7;
 
 /// No directory of a disc that one loads from is larger.
-const MAX_DIRECTORY: u64 = 4 << 20;
+const MAX_DIRECTORY: u64 = 1 << 20;
 
 /// A volume.
 pub struct Iso {

@@ -7,7 +7,7 @@ use super::super::path::{Kind, MAX_TARGET};
 use super::super::source::{Part, bytes_at};
 
 /// Continuation areas that one directory's records may have, and that one record may.
-const MAX_CONTINUATIONS: u32 = 1 << 16;
+const MAX_CONTINUATIONS: u32 = 1 << 14;
 const MAX_RECORD_CONTINUATIONS: u32 = 16;
 const MAX_CONTINUATION: u32 = 4096;
 const MAX_NAME: usize = 255;

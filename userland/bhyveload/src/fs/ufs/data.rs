@@ -126,8 +126,8 @@ impl FileRead for Data<'_> {
 
 /// Bytes of a directory's pieces: no entry crosses their bounds.
 const PIECE: u64 = 512;
-/// No directory of a file system that one loads from is larger (some 100 000 names).
-const MAX_DIRECTORY: u64 = 4 << 20;
+/// No directory of a file system that one loads from is larger (tens of thousands of names).
+const MAX_DIRECTORY: u64 = 1 << 20;
 /// Inode, record's length, type, name's length; then the name.
 const HEADER: usize = 8;
 
