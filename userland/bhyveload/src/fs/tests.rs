@@ -255,6 +255,14 @@ fn all(files: &dyn FileSystem, path: &str, found: &mut Vec<(String, Option<Vec<u
     }
 }
 
+/// makefs and mke2fs lie where a user's PATH needn't lead.
+fn path_with_sbin() -> String {
+    format!(
+        "{}:/usr/sbin:/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    )
+}
+
 fn same_as_the_host(format: Format, program: &str, arguments: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
@@ -262,6 +270,7 @@ fn same_as_the_host(format: Format, program: &str, arguments: &[&str]) {
     tree(&root);
     let image = dir.path().join("image");
     let made = Command::new(program)
+        .env("PATH", path_with_sbin())
         .args(arguments)
         .args([&image, &root])
         .output();
@@ -322,6 +331,30 @@ fn discs_of_makefs_and_xorriso_are_what_the_host_has() {
     same_as_the_host(Format::Iso9660, "makefs", &makefs);
     let xorriso = ["-as", "mkisofs", "-quiet", "-R", "-o"];
     same_as_the_host(Format::Iso9660, "xorriso", &xorriso);
+}
+
+#[test]
+fn a_disk_of_mke2fs_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    let made = Command::new("mke2fs")
+        .env("PATH", path_with_sbin())
+        .arg("-qF")
+        .arg(&image)
+        .arg("1M")
+        .output();
+    match made {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("mke2fs isn't installed: not tested");
+            return;
+        }
+        made => assert!(made.unwrap().status.success()),
+    }
+    let text = refused(std::fs::read(&image).unwrap());
+    assert!(
+        text.ends_with("disk0: it contains ext2, ext3 or ext4"),
+        "{text}"
+    );
 }
 
 proptest! {
