@@ -240,6 +240,51 @@ fn a_panic_is_a_reset_and_a_triple_fault_is_told() {
         );
         let output = run_guest(host, "-1 -a 'quiet reboot=t'", "reboot -f; sleep 60");
         assert_eq!(output.status, 3, "{output}");
+        for part in [
+            "ended by a triple fault",
+            "vcpu 0: rip 0xffffffff",
+            "instruction: ",
+            "hint: ",
+        ] {
+            assert!(output.text.contains(part), "{part}: {output}");
+        }
+        host.destroy("guest0");
+    });
+}
+
+/// The first SIGTERM is the power button, which the guest sees; a guest that doesn't care is
+/// stopped by the second one.
+#[test]
+fn sigterm_is_the_power_button_and_the_second_one_stops_the_guest() {
+    on_linux_host(one_cpu(), |host| {
+        let script = "
+            button=/sys/firmware/acpi/interrupts/ff_pwr_btn
+            echo button $(cat $button)
+            until grep -q ' 1 ' $button; do usleep 10000; done
+            echo the button was pressed
+            sleep 600";
+        host.check(&format!("cat >/tmp/script <<'END'\n{script}\nEND"));
+        let output = host.run_within(
+            LIMIT,
+            "/linux/run-guest -1 -a quiet -s /tmp/script </dev/null >/tmp/log 2>&1 & guest=$!
+            for said in '^button ' '^the button was pressed'; do
+                until grep -q \"$said\" /tmp/log; do
+                    kill -0 $guest || break
+                    usleep 20000
+                done
+                kill -TERM $(pidof bhyve)
+            done
+            wait $guest
+            status=$?
+            cat /tmp/log
+            exit $status",
+        );
+        assert_eq!(output.status, 1, "{output}");
+        assert!(
+            output.text.contains("the power button is pressed"),
+            "{output}"
+        );
+        assert!(!output.text.contains("the script ended"), "{output}");
         host.destroy("guest0");
     });
 }
