@@ -33,7 +33,7 @@ impl Console {
         }
     }
 
-    #[cfg(test)]
+    /// Other outputs than the standard ones.
     pub fn recording(out: Box<dyn Write>, errors: Box<dyn Write>, is_terminal: bool) -> Self {
         Self {
             out,

@@ -116,11 +116,17 @@ fn is_end(text: &str) -> bool {
     text.is_empty() || text.starts_with('#')
 }
 
+/// Values that refer to each other would double with each line.
+const LONGEST_VALUE: usize = 64 << 10;
+
 /// Puts `$name` and `${name}` in, and takes backslashes out.
 fn expand(value: &str, env: &Environment) -> Result<String, &'static str> {
     let mut out = String::new();
     let mut rest = value;
     while let Some(c) = rest.chars().next() {
+        if out.len() > LONGEST_VALUE {
+            return Err("more than 64 KiB with all that it refers to");
+        }
         rest = &rest[c.len_utf8()..];
         match c {
             '\\' => {
