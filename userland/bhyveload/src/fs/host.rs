@@ -304,22 +304,4 @@ mod tests {
             Err(FsError::Symlinks { .. })
         ));
     }
-
-    #[test]
-    fn a_kernel_may_be_gzipped() {
-        let (dir, host) = tree();
-        let file = File::create(dir.path().join("root/boot/zfs.ko.gz")).unwrap();
-        let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
-        io::Write::write_all(&mut encoder, b"module").unwrap();
-        encoder.finish().unwrap();
-        assert_eq!(
-            host.read_or_gz("/boot/zfs.ko", 99).unwrap().unwrap(),
-            b"module"
-        );
-        assert_eq!(host.read_or_gz("/inside", 99).unwrap(), None);
-        assert_eq!(
-            host.read_or_gz("/boot/kernel/kernel", 99).unwrap().unwrap(),
-            b"kernel"
-        );
-    }
 }

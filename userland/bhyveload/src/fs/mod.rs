@@ -42,19 +42,6 @@ pub trait FileSystem {
             None => Ok(None),
         }
     }
-
-    /// As [`read`](Self::read), or if there is no such file, `path` with ".gz" behind it,
-    /// decompressed. `limit` is about what is returned. So FreeBSD's loader finds kernel.gz.
-    fn read_or_gz(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, FsError> {
-        if let Some(bytes) = self.read(path, limit)? {
-            return Ok(Some(bytes));
-        }
-        let path = format!("{path}.gz");
-        match self.read(&path, limit)? {
-            Some(bytes) => gzip::decompress(&bytes, &path, limit).map(Some),
-            None => Ok(None),
-        }
-    }
 }
 
 /// An open file.
