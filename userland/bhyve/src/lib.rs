@@ -1,13 +1,14 @@
 //! bhyve(8): runs a guest. In reading order: the command line ([`options`], [`topology`],
 //! [`not_yet`], [`usage`]) and the configuration that comes of it ([`config`]),
 //! the start ([`start`]), the [`machine`] with its [`board`] of [`devices`] on the buses of
-//! [`ports`] and of memory-mapped devices ([`mmio`]), [`pci`] with the [`virtio`] devices and their disks ([`block`], [`buffers`]),
+//! [`ports`] and of memory-mapped devices ([`mmio`]), [`pci`] with the [`virtio`] and [`ahci`] devices and their disks ([`block`], [`buffers`]),
 //! the tables that describe all that to the guest ([`firmware`]),
 //! the loop of each vcpu ([`run`]), what is done about an exit ([`vmexit`], [`inout_str`],
 //! [`inst_emul`], [`msr`], [`spinup_ap`], [`task_switch`](mod@task_switch)), and what a
 //! person is told when it ends badly
 //! ([`report`]). [`platform`] has the few calls of the host that need unsafe code.
 
+pub mod ahci;
 pub mod backend;
 pub mod block;
 pub mod board;

@@ -22,10 +22,7 @@ pub fn option(name: char) -> Option<&'static str> {
 }
 
 /// Devices of bhyve(8) that are known by name and not there.
-pub const PCI_DEVICES: [&str; 16] = [
-    "ahci",
-    "ahci-cd",
-    "ahci-hd",
+pub const PCI_DEVICES: [&str; 13] = [
     "e1000",
     "fbuf",
     "hda",

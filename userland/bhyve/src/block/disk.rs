@@ -191,6 +191,11 @@ impl Disk {
         self.can_discard
     }
 
+    /// Whether what was discarded reads as zeros. A device of FreeBSD's doesn't promise that.
+    pub const fn discards_to_zeros(&self) -> bool {
+        self.can_discard && (!self.device || cfg!(target_os = "linux"))
+    }
+
     /// Fills guest memory from `offset` on.
     pub fn read(&self, offset: u64, to: Buffers) -> io::Result<()> {
         let direct =
@@ -238,9 +243,7 @@ impl Disk {
 
     /// Makes the bytes read as zeros; `may_unmap` lets their space go.
     pub fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> io::Result<()> {
-        // A device of FreeBSD's doesn't promise zeros after a discard.
-        let holes_are_zeros = !self.device || cfg!(target_os = "linux");
-        let result = if may_unmap && self.can_discard && holes_are_zeros {
+        let result = if may_unmap && self.discards_to_zeros() {
             host::deallocate(&self.file, offset, len)
         } else {
             host::zero_range(&self.file, offset, len)

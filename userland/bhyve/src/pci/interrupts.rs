@@ -68,6 +68,11 @@ impl Interrupts {
         self.state().msi_enabled()
     }
 
+    /// How many MSI messages the guest allows; none while MSI is off.
+    pub fn msi_messages(&self) -> u8 {
+        self.state().msi.as_ref().map_or(0, Msi::messages)
+    }
+
     /// Sends an MSI-X vector, or marks it pending while it is masked. Nothing if MSI-X is
     /// off or the table is shorter.
     pub fn send_msix(&self, vector: u16) {

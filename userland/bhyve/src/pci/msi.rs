@@ -60,6 +60,16 @@ impl Msi {
         self.control() & CONTROL_ENABLE != 0
     }
 
+    /// How many messages the guest allows; none while MSI is off.
+    pub fn messages(&self) -> u8 {
+        if self.enabled() {
+            // 32 at most.
+            1 << self.enabled_log2()
+        } else {
+            0
+        }
+    }
+
     /// The message of that number, if MSI is on and the guest allowed that many.
     pub fn raise(&self, number: u8) -> Option<Message> {
         let messages = 1_u32 << self.enabled_log2();
@@ -114,6 +124,7 @@ mod tests {
         assert_eq!(msi.raise(0), Some(expected(0)));
         assert_eq!(msi.raise(3), Some(expected(3)));
         assert_eq!(msi.raise(4), None);
+        assert_eq!(msi.messages(), 4);
     }
 
     #[test]
@@ -135,6 +146,7 @@ mod tests {
         assert!(msi.raise(8).is_none());
         msi.write(0, 0);
         assert!(!msi.enabled());
+        assert_eq!(msi.messages(), 0);
         assert_eq!(msi.raise(0), None);
     }
 }

@@ -4,7 +4,7 @@
 
 use super::device::{Constructor, OptionParser, plain_options};
 use super::{hostbridge, lpc, uart};
-use crate::{block, net, virtio};
+use crate::{ahci, block, net, virtio};
 
 /// A kind of device. There is one of each, in [`DEVICES`].
 #[derive(Debug)]
@@ -27,6 +27,24 @@ impl Eq for DeviceType {}
 
 /// All of them, as `-s help` lists them.
 pub static DEVICES: &[DeviceType] = &[
+    DeviceType {
+        name: "ahci",
+        alias: None,
+        options: ahci::options::parse,
+        new: ahci::ahci,
+    },
+    DeviceType {
+        name: "ahci-cd",
+        alias: Some("ahci"),
+        options: ahci::options::parse_cd,
+        new: ahci::ahci,
+    },
+    DeviceType {
+        name: "ahci-hd",
+        alias: Some("ahci"),
+        options: ahci::options::parse_hd,
+        new: ahci::ahci,
+    },
     DeviceType {
         name: "amd_hostbridge",
         alias: None,
