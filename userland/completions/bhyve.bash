@@ -9,8 +9,9 @@ _bhyve_lpc="com1 com2 com3 com4 fwcfg pc-testdev"
 
 # ---- bhyveload ----
 _bhyveload_options="-C -S -c -d -e -h -i -k -l -m --entry= --format= --help --initrd= --kernel= --load-address=
-	--module="
-_bhyveload_formats="auto flat elf multiboot linux pvh"
+	--loader= --module="
+_bhyveload_formats="auto flat elf multiboot linux pvh freebsd"
+_bhyveload_loaders="auto userboot native"
 
 # ---- bhyvectl ----
 _bhyvectl_options="--vm= --cpu= --set-mem= --capname= --setcap= --getcap --get-stats --get-memmap --get-memseg
@@ -117,17 +118,20 @@ _bhyve() {
 _bhyveload() {
 	local word prev
 	_vmm_words
-	case $prev=$word in
-	--format=* | *=--format=*)
-		case $word in
-		--format=*) _vmm_list "$(printf -- '--format=%s ' $_bhyveload_formats)" ;;
-		*) _vmm_list "$_bhyveload_formats" ;;
-		esac
+	case $word in
+	--format=*)
+		_vmm_list "$(printf -- '--format=%s ' $_bhyveload_formats)"
+		return
+		;;
+	--loader=*)
+		_vmm_list "$(printf -- '--loader=%s ' $_bhyveload_loaders)"
 		return
 		;;
 	esac
 	case $prev in
 	-[cdhikl] | --kernel | --initrd | --module) _vmm_files ;;
+	--format) _vmm_list "$_bhyveload_formats" ;;
+	--loader) _vmm_list "$_bhyveload_loaders" ;;
 	-[em] | --entry | --load-address) COMPREPLY=() ;;
 	*)
 		case $word in

@@ -11,7 +11,7 @@ complete bhyve \
 
 # ---- bhyveload ----
 complete bhyveload \
-	'c/--/(entry= format= help initrd= kernel= load-address= module=)/' \
+	'c/--/(entry= format= help initrd= kernel= load-address= loader= module=)/' \
 	'n/-h/d/' \
 	'n/-[cdikl]/f/' \
 	'n/-[em]/n/' \

@@ -145,7 +145,7 @@ impl From<getopt_long::Error> for OptionError {
 }
 
 /// FreeBSD 15's option string, 2013's -M, and -k and -i, which are --kernel and --initrd.
-const OPTSTRING: &str = "CSc:d:e:h:l:m:M:k:i:";
+pub const OPTSTRING: &str = "CSc:d:e:h:l:m:M:k:i:";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Long {
@@ -173,6 +173,11 @@ const LONG: [LongOpt<Long>; 8] = [
         id: Long::Help,
     },
 ];
+
+/// The names of the long options, for the documents' test.
+pub fn long_names() -> impl Iterator<Item = &'static str> {
+    LONG.iter().map(|option| option.name)
+}
 
 const fn long(name: &'static str, id: Long) -> LongOpt<Long> {
     LongOpt {
