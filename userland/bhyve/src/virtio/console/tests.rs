@@ -474,6 +474,16 @@ fn sockets_are_there_as_long_as_the_device() {
 }
 
 #[test]
+fn a_device_ends_however_busy_it_is() {
+    for _ in 0..300 {
+        let g = Guest::new(Version::Modern, device("virtio-console"), "");
+        g.set_status(0);
+        g.notify_queue(3);
+        drop(g);
+    }
+}
+
+#[test]
 fn a_client_that_vanishes_in_the_middle_hurts_nobody() {
     let mut m = Machine::new(Version::Modern);
     m.greet();

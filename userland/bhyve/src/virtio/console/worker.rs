@@ -226,7 +226,12 @@ impl Worker {
 
     /// Until the device is dropped.
     pub fn run(&mut self) {
-        while !self.shared.quit.load(Ordering::SeqCst) {
+        loop {
+            self.shared.woken();
+            // Behind that, as all that somebody wakes the thread for.
+            if self.shared.quit.load(Ordering::SeqCst) {
+                return;
+            }
             let again = self.turn();
             if let Err(error) = self.wait(again) {
                 let (name, why) = (&self.shared.name, cli::io_error(&error));
@@ -238,7 +243,6 @@ impl Worker {
 
     /// Moves what can be moved. True: there may be more.
     fn turn(&mut self) -> bool {
-        self.shared.woken();
         let driver = self.queues.driver();
         if driver != self.driver {
             self.driver = driver;

@@ -78,11 +78,14 @@ proptest! {
     #[test]
     fn no_register_access_breaks_a_device(
         accesses in proptest::collection::vec(
-            (0_u8..5, 0_u64..0x40, 0_u32..3, prop_oneof![0_u64..16, any::<u64>()]),
+            (0_u8..6, 0_u64..0x40, 0_u32..3, prop_oneof![0_u64..16, any::<u64>()]),
             1..120,
         ),
+        console: bool,
     ) {
-        let g = Guest::new(Version::Modern, device("virtio-rnd"), "");
+        // One without ports; it answers messages all the same.
+        let name = if console { "virtio-console" } else { "virtio-rnd" };
+        let g = Guest::new(Version::Modern, device(name), "");
         let (common, notify) = (g.registers.common, g.registers.notify);
         let window = g.virtio_capability(5).unwrap();
         for (place, offset, size, value) in accesses {
@@ -99,6 +102,16 @@ proptest! {
                 }
                 2 => g.write(common + offset, bytes, value & (u64::MAX >> (64 - 8 * u32::from(bytes)))),
                 3 => g.write(notify + offset, bytes, 0),
+                4 => {
+                    // The device's configuration space, behind either kind of registers.
+                    let port = g.registers.legacy + 20 + offset as u16 % 16;
+                    g.ports.write(port, width, value as u32);
+                    g.ports.read(port, width);
+                    if console {
+                        g.write(g.registers.device + offset, 8, value);
+                        g.read(g.registers.device + offset, bytes);
+                    }
+                }
                 _ => {
                     let register = window + 4 + offset as u16 % 16;
                     if register % u16::from(bytes) == 0 {
@@ -108,7 +121,13 @@ proptest! {
                 }
             }
         }
-        let mut ring = g.start(0);
-        prop_assert_eq!(ring.request(&g, &[into(g.room(8, 1), 8)]), 8);
+        if console {
+            let mut rings = g.start_queues(0, 4);
+            let message = g.room(8, 1);
+            prop_assert_eq!(rings[3].request(&g, &[out(message, 8)]), 0);
+        } else {
+            let mut ring = g.start(0);
+            prop_assert_eq!(ring.request(&g, &[into(g.room(8, 1), 8)]), 8);
+        }
     }
 }
