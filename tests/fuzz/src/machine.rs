@@ -116,6 +116,7 @@ impl Machine {
             controller: controller.clone(),
             router: Arc::new(PirqRouter::new(controller.clone(), 32)),
             prefer_msi: false,
+            enable_bars: true,
         };
         let device = registry::find(device).unwrap();
         let mut config = Config::default();

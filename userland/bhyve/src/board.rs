@@ -11,6 +11,7 @@ use vmmapi::memory::HIGHMEM_BASE;
 use vmmapi::{Gpa, SuspendHow, Vm};
 
 use crate::backend::{Backend, BackendError};
+use crate::config::Config;
 use crate::controllers::Controllers;
 use crate::devices::pm::PowerButton;
 use crate::devices::serial::{self, COM_PORTS};
@@ -18,12 +19,13 @@ use crate::devices::{Suspend, bvmcons, kbdc, pm, post};
 use crate::firmware::SCI;
 use crate::firmware::ioapic::IoApic;
 use crate::mmio::{MmioError, MmioMap};
-use crate::options::Options;
+use crate::options::COM_PORTS as COM_NAMES;
 use crate::pci::access::{ConfigPorts, ECAM_BASE, ECAM_SIZE, Ecam, PORT, PORTS};
 use crate::pci::bus::{PciBus, PciError, Slot, Surroundings};
 use crate::pci::pirq::PirqRouter;
-use crate::pci::{InterruptController, lpc};
+use crate::pci::{InterruptController, lpc, slots};
 use crate::ports::{PortBus, RegisterError};
+use crate::settings::Settings;
 
 /// The devices and the buses that they are on.
 pub struct Board {
@@ -64,8 +66,14 @@ impl From<RegisterError> for BuildError {
 }
 
 impl Board {
-    /// The board that the options describe.
-    pub fn new(vm: &Vm, options: &Options, ioapic: Option<IoApic>) -> Result<Self, BuildError> {
+    /// The board that the configuration describes.
+    pub fn new(
+        vm: &Vm,
+        config: &Config,
+        settings: &Settings,
+        ioapic: Option<IoApic>,
+    ) -> Result<Self, BuildError> {
+        let slots = slots::slots(config).map_err(BuildError::Pci)?;
         let controllers = Arc::new(Controllers(vm.clone()));
         let suspend = suspend(vm.clone());
         let ports = Arc::new(PortBus::default());
@@ -73,8 +81,10 @@ impl Board {
         let router = Arc::new(PirqRouter::new(controllers.clone(), pins));
 
         let power_button = init_pm(&ports, &controllers, &router, &suspend)?;
-        let com_ports = init_inout(&ports, options, &controllers, &router, &suspend)?;
-        let (mmio, pci) = init_pci(vm, options, &ports, controllers, router, suspend)?;
+        init_inout(&ports, settings, &suspend)?;
+        let bridge = slots.iter().any(|slot| slot.device.name == lpc::NAME);
+        let com_ports = init_com_ports(&ports, config, bridge, &controllers, &router)?;
+        let (mmio, pci) = init_pci(vm, &slots, settings, &ports, controllers, router, suspend)?;
         Ok(Self {
             ports,
             mmio,
@@ -85,25 +95,19 @@ impl Board {
     }
 }
 
-/// What has fixed ports (step (8)). The answer is which com ports there are.
-fn init_inout(
-    ports: &PortBus,
-    options: &Options,
-    controllers: &Controllers,
-    router: &PirqRouter,
-    suspend: &Suspend,
-) -> Result<Vec<usize>, BuildError> {
+/// What has fixed ports (step (8)).
+fn init_inout(ports: &PortBus, settings: &Settings, suspend: &Suspend) -> Result<(), BuildError> {
     let keyboard = kbdc::KeyboardController {
         suspend: Arc::clone(suspend),
     };
     ports.register("keyboard controller", kbdc::PORT, 1, Arc::new(keyboard))?;
     ports.register("POST codes", post::PORT, 1, Arc::new(post::Post))?;
-    if options.bvm_console {
-        let backend = open_backend("-b", "stdio")?;
+    if let Some(backend) = &settings.bvm_console {
+        let backend = open_backend("-b", Some(backend))?;
         let console = bvmcons::start(backend).map_err(BuildError::Thread)?;
         ports.register("bvmcons", bvmcons::PORT, bvmcons::PORTS, console)?;
     }
-    init_com_ports(ports, options, controllers, router)
+    Ok(())
 }
 
 /// The fixed hardware of ACPI. Its interrupt is level-triggered and may be shared by PCI.
@@ -121,55 +125,42 @@ fn init_pm(
 }
 
 /// With an LPC bridge all four serial ports are there, as in bhyve; without one, those that
-/// the command line has. One without a backend talks to nobody.
+/// the configuration has. One without a backend talks to nobody. The answer is which there
+/// are.
 fn init_com_ports(
     ports: &PortBus,
-    options: &Options,
+    config: &Config,
+    bridge: bool,
     controllers: &Controllers,
     router: &PirqRouter,
 ) -> Result<Vec<usize>, BuildError> {
-    let bridge = options
-        .slots
-        .iter()
-        .any(|slot| slot.device.name == lpc::NAME);
     let mut present = Vec::new();
     for (index, (first, irq)) in COM_PORTS.iter().enumerate() {
-        let configured = options.com_ports.iter().find(|port| port.index == index);
-        if configured.is_none() && !bridge {
+        let name = COM_NAMES[index];
+        let spec = config.get(&format!("lpc.{name}.path"));
+        if spec.is_none() && !bridge {
             continue;
         }
-        let name = format!("com{}", index + 1);
         router.reserve(*irq);
-        let spec = configured.map_or("", |port| port.backend.as_str());
-        let backend = open_backend(&name, spec)?;
+        let backend = open_backend(name, spec.as_deref())?;
         let line = controllers.isa_edge(*irq);
-        let device = serial::start(&name, backend, line).map_err(BuildError::Thread)?;
+        let device = serial::start(name, backend, line).map_err(BuildError::Thread)?;
         ports.register(name, *first, serial::PORTS, device)?;
         present.push(index);
     }
     Ok(present)
 }
 
-/// PCI (step (9)): the bus is always there; what is on it comes from -s.
+/// PCI (step (9)): the bus is always there; `slots` says what is on it.
 fn init_pci(
     vm: &Vm,
-    options: &Options,
+    slots: &[Slot<'_>],
+    settings: &Settings,
     ports: &Arc<PortBus>,
     controllers: Arc<Controllers>,
     router: Arc<PirqRouter>,
     suspend: Suspend,
 ) -> Result<(Arc<MmioMap>, Arc<PciBus>), BuildError> {
-    let mut slots = Vec::new();
-    for slot in &options.slots {
-        let device = slot.device;
-        if let Some(config) = options.config.node(&slot.at.node()) {
-            slots.push(Slot {
-                at: slot.at,
-                device,
-                config,
-            });
-        }
-    }
     let mmio = Arc::new(MmioMap::default());
     let surroundings = Surroundings {
         ports: Arc::clone(ports),
@@ -178,9 +169,10 @@ fn init_pci(
         memory_end: Gpa(HIGHMEM_BASE + vm.highmem_size()),
         controller: controllers,
         router,
-        prefer_msi: options.virtio_msi,
+        prefer_msi: settings.prefer_msi,
+        enable_bars: settings.enable_bars,
     };
-    let bus = Arc::new(PciBus::new(&slots, &surroundings).map_err(BuildError::Pci)?);
+    let bus = Arc::new(PciBus::new(slots, &surroundings).map_err(BuildError::Pci)?);
     let config = Arc::new(ConfigPorts::new(Arc::clone(&bus), suspend));
     ports.register("PCI configuration", PORT, PORTS, config)?;
     let ecam = Arc::new(Ecam(Arc::clone(&bus)));
@@ -189,9 +181,8 @@ fn init_pci(
     Ok((mmio, bus))
 }
 
-fn open_backend(device: &str, spec: &str) -> Result<Backend, BuildError> {
-    let spec = if spec.is_empty() { "/dev/null" } else { spec };
-    Backend::open(spec).map_err(|error| BuildError::Backend {
+fn open_backend(device: &str, spec: Option<&str>) -> Result<Backend, BuildError> {
+    Backend::open_or_nobody(spec).map_err(|error| BuildError::Backend {
         device: device.to_owned(),
         error,
     })

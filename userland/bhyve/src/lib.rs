@@ -1,5 +1,6 @@
-//! bhyve(8): runs a guest. In reading order: the command line ([`options`], [`topology`],
-//! [`not_yet`], [`usage`]) and the configuration that comes of it ([`config`]),
+//! bhyve(8): runs a guest. In reading order: the command line ([`options`], [`usage`])
+//! and the configuration that comes of it ([`config`]), what that says about the machine as a
+//! whole ([`settings`], [`topology`], [`not_yet`]),
 //! the start ([`start`]), the [`machine`] with its [`board`] of [`devices`] on the buses of
 //! [`ports`] and of memory-mapped devices ([`mmio`]), [`pci`] with the [`virtio`] and [`ahci`] devices and their disks ([`block`], [`buffers`]),
 //! the tables that describe all that to the guest ([`firmware`]),
@@ -32,6 +33,7 @@ pub mod ports;
 pub mod ranges;
 pub mod report;
 pub mod run;
+pub mod settings;
 pub mod signals;
 pub mod spinup_ap;
 pub mod start;

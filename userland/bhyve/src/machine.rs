@@ -14,7 +14,7 @@ use vmmapi::memory::HIGHMEM_BASE;
 use vmmapi::{Vcpu, VcpuId, Vm};
 
 use crate::board::Board;
-use crate::options::Options;
+use crate::settings::Settings;
 
 /// What the run loop counts for each vcpu.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,14 +129,15 @@ pub struct Machine {
     pub cpus: Vec<Cpu>,
     pub strict_io: bool,
     pub strict_msr: bool,
+    pub verbose_msr: bool,
     /// (write, code) of the unknown MSRs that were reported.
     unknown_msrs: Mutex<BTreeSet<(bool, u32)>>,
 }
 
 impl Machine {
-    /// The machine of that board, with `cpus` vcpus.
-    pub fn new(vm: Vm, board: Board, options: &Options, cpus: u16) -> Self {
-        let cpus = (0..cpus)
+    /// The machine of that board.
+    pub fn new(vm: Vm, board: Board, settings: &Settings) -> Self {
+        let cpus = (0..settings.cpus)
             .map(|id| Cpu {
                 vcpu: vm.vcpu(VcpuId(id)),
                 counters: Counters::default(),
@@ -147,8 +148,9 @@ impl Machine {
             vm,
             board,
             cpus,
-            strict_io: options.strict_io,
-            strict_msr: options.strict_msr,
+            strict_io: settings.strict_io,
+            strict_msr: settings.strict_msr,
+            verbose_msr: settings.verbose_msr,
             unknown_msrs: Mutex::default(),
         }
     }

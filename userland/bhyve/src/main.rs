@@ -5,15 +5,13 @@
 
 use std::process::ExitCode;
 
-use bhyve::options::{self, Answer, OptionError, Options};
+use bhyve::options::{self, Answer, Options};
 use bhyve::pci::registry;
 use bhyve::platform;
 use bhyve::start::{self, Outcome};
 use bhyve::unix_socket;
 use bhyve::usage;
 
-/// bhyve's code for whatever goes wrong.
-const ERROR: u8 = 4;
 const EX_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
@@ -25,8 +23,14 @@ fn main() -> ExitCode {
         }
     };
     let progname = cli::progname(args.first());
-    match options::parse(args.get(1..).unwrap_or_default()) {
+    let environment = std::env::var(options::VARIABLE).ok();
+    match options::parse(args.get(1..).unwrap_or_default(), environment.as_deref()) {
         Ok(Answer::Run(options)) => ExitCode::from(run(progname, &options)),
+        // As bhyve(8), which counts this as no run.
+        Ok(Answer::Dump(lines)) => {
+            lines.iter().for_each(|line| println!("{line}"));
+            ExitCode::FAILURE
+        }
         Ok(Answer::Help) => {
             eprint!("{}", usage::usage(progname));
             ExitCode::SUCCESS
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("{progname}: {error}");
-            if matches!(error, OptionError::Getopt(_) | OptionError::Usage) {
+            if error.shows_usage() {
                 eprint!("{}", usage::usage(progname));
             }
             ExitCode::from(error.exit_code())
@@ -54,6 +58,9 @@ fn main() -> ExitCode {
 }
 
 fn run(progname: &str, options: &Options) -> u8 {
+    for note in &options.notes {
+        eprintln!("{progname}: {note}");
+    }
     let print_panic = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         platform::restore_terminals();
@@ -69,9 +76,9 @@ fn run(progname: &str, options: &Options) -> u8 {
             }
             end.exit_code()
         }
-        Err(message) => {
-            eprintln!("{progname}: {message}");
-            ERROR
+        Err(failure) => {
+            eprintln!("{progname}: {}", failure.message);
+            failure.exit_code
         }
     }
 }

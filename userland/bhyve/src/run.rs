@@ -59,7 +59,7 @@ pub fn add_cpu(
     let cpu = machine.cpu(id).ok_or("no such vcpu")?;
     activate(cpu).map_err(|error| format!("could not activate CPU {}: {error}", id.0))?;
     let machine = Arc::clone(machine);
-    let cpus = pinning.of(id.0);
+    let cpus = pinning.of(id.0).to_vec();
     let thread = thread::Builder::new()
         .name(thread_name(machine.vm.name(), id))
         .spawn(move || start_thread(&machine, id, &cpus, &ended));

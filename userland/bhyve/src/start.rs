@@ -1,4 +1,4 @@
-//! From options to a running guest and to its end: opens the VM that bhyveload made (steps
+//! From the configuration to a running guest and to its end: opens the VM that bhyveload made (steps
 //! (1) to (7)), builds the machine and the tables that describe it, starts the vcpus, waits
 //! for the end.
 
@@ -9,20 +9,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use vmmapi::devices::X2apicState;
-use vmmapi::{Capability, CpuTopology, MemFlags, MmapStyle, Reg, SuspendHow, Vcpu, VcpuId, Vm};
+use vmmapi::{Capability, MemFlags, MmapStyle, Reg, SuspendHow, Vcpu, VcpuId, Vm};
 
 use crate::board::Board;
+use crate::config::Config;
 use crate::firmware::ioapic::ioapic_init;
 use crate::firmware::{self, Description};
 use crate::machine::Machine;
-use crate::options::{ApicMode, Options};
+use crate::options::{DEFAULT_MEMORY, Options};
 use crate::platform::{self, Signals};
 use crate::report;
 use crate::run::{self, End, Ended};
+use crate::settings::{Settings, SettingsError};
 use crate::signals;
-
-/// bhyve(8)'s default.
-const DEFAULT_MEMORY: u64 = 256 << 20;
 
 /// How long the other vcpus get to end after the first one did.
 const LAST_VCPUS: Duration = Duration::from_secs(2);
@@ -33,24 +32,46 @@ pub struct Outcome {
     pub report: Option<String>,
 }
 
-/// Runs the guest. An error is one of the start, before any vcpu ran.
-pub fn run(options: &Options) -> Result<Outcome, String> {
-    let (topology, cpus) = options.topology.resolve().map_err(|e| e.to_string())?;
-    if let Some(vcpu) = options.pinning.highest_vcpu().filter(|vcpu| *vcpu >= cpus) {
-        return Err(format!(
-            "-p: vcpu {vcpu} is pinned, but the guest has {cpus} (see -c)"
-        ));
+/// Why there is no run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    pub message: String,
+    pub exit_code: u8,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self {
+            message,
+            exit_code: 4,
+        }
     }
-    let vm = open(options, topology, cpus)?;
-    set_up_memory(&vm, options)?;
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self {
+            message: error.to_string(),
+            exit_code: error.exit_code(),
+        }
+    }
+}
+
+/// Runs the guest. A failure is one of the start, before any vcpu ran.
+pub fn run(options: &Options) -> Result<Outcome, Failure> {
+    let config = &options.config;
+    let settings = Settings::read(config)?;
+    let (cpus, topology) = (settings.cpus, settings.topology);
+    let vm = open(&settings)?;
+    set_up_memory(&vm, config, &settings)?;
     for id in 0..cpus {
-        init_vcpu(&vm.vcpu(VcpuId(id)), options)?;
+        init_vcpu(&vm.vcpu(VcpuId(id)), &settings)?;
     }
     // From here on signals wait for their thread, in all threads to come.
     let signals = Signals::block().map_err(|e| format!("signals can't be blocked: {e}"))?;
     let ioapic = ioapic_init(&vm).map_err(|e| e.to_string())?;
-    let board = Board::new(&vm, options, ioapic).map_err(|e| e.to_string())?;
-    let machine = Machine::new(vm, board, options, cpus);
+    let board = Board::new(&vm, config, &settings, ioapic).map_err(|e| e.to_string())?;
+    let machine = Machine::new(vm, board, &settings);
     // What bhyveload left to begin at (steps (11) and (12)).
     machine
         .vm
@@ -58,27 +79,28 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
         .register(Reg::Rip)
         .map_err(|e| e.to_string())?;
     let description = Description {
-        name: &options.vm,
-        uuid: options.uuid,
+        name: &settings.vm,
+        uuid: settings.uuid,
         cpus,
         topology,
         ioapic,
         com_ports: &machine.board.com_ports,
         pci: &machine.board.pci,
-        mptable: options.mptable,
-        utc: options.utc,
+        mptable: settings.mptable,
+        utc: settings.utc,
     };
     firmware::build(&machine.vm, &description).map_err(|e| e.to_string())?;
-    platform::set_process_title(&options.vm);
+    check_variables(config)?;
+    platform::set_process_title(&settings.vm);
     let machine = Arc::new(machine);
     let (ended, ends) = channel();
     signals::start(signals, Arc::clone(&machine), ended.clone())
         .map_err(|e| format!("the signal thread can't be started: {e}"))?;
     for id in 0..cpus {
-        run::add_cpu(&machine, VcpuId(id), &options.pinning, ended.clone())?;
+        run::add_cpu(&machine, VcpuId(id), &settings.pinning, ended.clone())?;
     }
     let end = wait_for_end(&ends, usize::from(cpus));
-    if end == End::Suspended(SuspendHow::Poweroff) && options.destroy_on_poweroff {
+    if end == End::Suspended(SuspendHow::Poweroff) && settings.destroy_on_poweroff {
         if let Err(error) = machine.vm.clone().destroy() {
             eprintln!("bhyve: -D: {error}\r");
         }
@@ -94,11 +116,32 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
     Ok(Outcome { end, report })
 }
 
+/// All that is to be read has been read. What nobody wanted is refused where it belongs to a
+/// device; elsewhere it may be meant for other variables to refer to, and is told.
+fn check_variables(config: &Config) -> Result<(), String> {
+    for warning in config.warnings() {
+        eprintln!("bhyve: {warning}");
+    }
+    for name in config.unread() {
+        let device = ["pci.", "lpc.", "compat."]
+            .iter()
+            .any(|node| name.starts_with(node));
+        if device {
+            return Err(format!(
+                "{name}: no device of this machine has such a variable"
+            ));
+        }
+        eprintln!("bhyve: the variable {name} has no effect");
+    }
+    Ok(())
+}
+
 /// Opens the VM. It must exist: only a boot ROM could start an empty one.
-fn open(options: &Options, topology: CpuTopology, cpus: u16) -> Result<Vm, String> {
-    let vm = Vm::open(&options.vm).map_err(|error| {
+fn open(settings: &Settings) -> Result<Vm, String> {
+    let cpus = settings.cpus;
+    let vm = Vm::open(&settings.vm).map_err(|error| {
         if error.is(libc::ENOENT) {
-            let name = &options.vm;
+            let name = &settings.vm;
             format!("{name}: no such VM: create and load it with bhyveload first")
         } else {
             error.to_string()
@@ -106,7 +149,7 @@ fn open(options: &Options, topology: CpuTopology, cpus: u16) -> Result<Vm, Strin
     })?;
     let ended = vm.suspended_cpus().map_err(|e| e.to_string())?;
     if !ended.is_empty() {
-        let name = &options.vm;
+        let name = &settings.vm;
         return Err(format!(
             "{name} has ended before (reset, powered off or halted): load it again with \
              bhyveload first"
@@ -116,18 +159,19 @@ fn open(options: &Options, topology: CpuTopology, cpus: u16) -> Result<Vm, Strin
     if cpus > most {
         return Err(format!("{cpus} vCPUs requested but only {most} available"));
     }
-    vm.set_topology(topology).map_err(|e| format!("-c: {e}"))?;
+    vm.set_topology(settings.topology)
+        .map_err(|e| format!("-c: {e}"))?;
     Ok(vm)
 }
 
 /// Maps the memory that bhyveload set up: below 3 GiB, and from 4 GiB on. Its size is that
 /// of the VM, also where -m says something else, as in bhyve(8); but that is told.
-fn set_up_memory(vm: &Vm, options: &Options) -> Result<(), String> {
+fn set_up_memory(vm: &Vm, config: &Config, settings: &Settings) -> Result<(), String> {
     let mut flags = MemFlags::empty();
-    flags.set(MemFlags::WIRED, options.wired);
-    flags.set(MemFlags::INCORE, options.in_core);
+    flags.set(MemFlags::WIRED, settings.wired);
+    flags.set(MemFlags::INCORE, settings.in_core);
     vm.set_memflags(flags);
-    let wanted = options.memory.unwrap_or(DEFAULT_MEMORY);
+    let wanted = settings.memory;
     vm.setup_memory(wanted, MmapStyle::All).map_err(|error| {
         format!(
             "unable to set up {} of memory: {error}",
@@ -135,10 +179,13 @@ fn set_up_memory(vm: &Vm, options: &Options) -> Result<(), String> {
         )
     })?;
     let size = vm.lowmem_size() + vm.highmem_size();
-    if options.memory.is_some_and(|wanted| wanted != size) {
+    let asked_for = config
+        .get("memory.size")
+        .is_some_and(|size| size != DEFAULT_MEMORY);
+    if asked_for && wanted != size {
         eprintln!(
             "bhyve: -m: {} has {} of memory since bhyveload, not {}",
-            options.vm,
+            settings.vm,
             cli::size::memsize(size),
             cli::size::memsize(wanted)
         );
@@ -147,12 +194,12 @@ fn set_up_memory(vm: &Vm, options: &Options) -> Result<(), String> {
 }
 
 /// Capabilities and APIC mode. What another bhyve set on this VM before is set anew.
-fn init_vcpu(vcpu: &Vcpu, options: &Options) -> Result<(), String> {
+fn init_vcpu(vcpu: &Vcpu, settings: &Settings) -> Result<(), String> {
     let set = |cap, on: bool| vcpu.set_capability(cap, i32::from(on));
     let named = |option: &str, error| format!("{option}: {error}");
     for (cap, on, option) in [
-        (Capability::HaltExit, options.exit_on_hlt, "-H"),
-        (Capability::PauseExit, options.exit_on_pause, "-P"),
+        (Capability::HaltExit, settings.exit_on_hlt, "-H"),
+        (Capability::PauseExit, settings.exit_on_pause, "-P"),
     ] {
         match set(cap, on) {
             Err(error) if on => return Err(named(option, error)),
@@ -167,15 +214,11 @@ fn init_vcpu(vcpu: &Vcpu, options: &Options) -> Result<(), String> {
         set(Capability::UnrestrictedGuest, true).map_err(|e| named("-c", e))?;
     }
     let _ = set(Capability::IpiExit, true);
-    match options.apic {
-        ApicMode::Default => Ok(()),
-        ApicMode::XApic => vcpu
-            .set_x2apic_state(X2apicState::Disabled)
-            .map_err(|e| named("-a", e)),
-        ApicMode::X2Apic => vcpu
-            .set_x2apic_state(X2apicState::Enabled)
-            .map_err(|e| named("-x", e)),
-    }
+    let (state, option) = match settings.x2apic {
+        true => (X2apicState::Enabled, "-x"),
+        false => (X2apicState::Disabled, "-a"),
+    };
+    vcpu.set_x2apic_state(state).map_err(|e| named(option, e))
 }
 
 /// The first end that a vcpu or a signal reports. After a suspend the other vcpus end too,

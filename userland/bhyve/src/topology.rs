@@ -1,29 +1,19 @@
-//! `-c`: the number of vcpus and how they are sockets, cores and threads; `-p`: which host
-//! CPUs they run on.
+//! The number of vcpus and how they are sockets, cores and threads; which host CPUs they
+//! run on.
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use cli::number::parse_within;
+use cli::number::{parse_digits, parse_within};
 use vmmapi::CpuTopology;
 
+use crate::config::Config;
 use crate::platform::MAX_HOST_CPUS;
-
-/// What `-c` says; each value may be missing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct TopologySpec {
-    cpus: Option<u16>,
-    sockets: Option<u16>,
-    cores: Option<u16>,
-    threads: Option<u16>,
-}
 
 /// Why a topology or a pinning makes no sense.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CpuError {
-    Topology(String),
     Value {
         key: &'static str,
         text: String,
@@ -35,21 +25,29 @@ pub enum CpuError {
         cores: u16,
         threads: u16,
     },
-    Pinning(String),
-    HostCpu(String),
+    CpuSet {
+        vcpu: u16,
+        text: String,
+    },
+    HostCpu(u64),
+    Range {
+        first: u32,
+        last: u32,
+    },
+    /// 2013's pinning.
+    First(String),
 }
+
+impl std::error::Error for CpuError {}
 
 impl fmt::Display for CpuError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Topology(text) => write!(f, "invalid cpu topology '{text}'"),
-            Self::Value { key, text } => {
-                write!(
-                    f,
-                    "invalid value for {key}: '{text}' is not a number from 1 to 65535"
-                )
-            }
-            Self::TooMany(count) => write!(f, "computed number of vCPUs too high: {count}"),
+            Self::Value { key, text } => write!(
+                f,
+                "Invalid value for {key}: '{text}' is not a number from 1 to 65535"
+            ),
+            Self::TooMany(count) => write!(f, "Computed number of vCPUs too high: {count}"),
             Self::Mismatch {
                 cpus,
                 sockets,
@@ -57,129 +55,119 @@ impl fmt::Display for CpuError {
                 threads,
             } => write!(
                 f,
-                "topology ({sockets} sockets, {cores} cores, {threads} threads) does not match \
+                "Topology ({sockets} sockets, {cores} cores, {threads} threads) does not match \
                  {cpus} vCPUs"
             ),
-            Self::Pinning(text) => write!(
+            Self::CpuSet { vcpu, text } => write!(
                 f,
-                "invalid vcpu pinning configuration '{text}': vcpu:hostcpu is wanted, or the \
-                 first host CPU of all"
+                "invalid cpuset for vcpu {vcpu}: '{text}': host CPUs and ranges of them are \
+                 wanted, as 0-3,5"
             ),
-            Self::HostCpu(text) => {
-                write!(
-                    f,
-                    "hostcpu '{text}' outside valid range from 0 to {}",
-                    MAX_HOST_CPUS - 1
-                )
-            }
+            Self::HostCpu(number) => write!(
+                f,
+                "hostcpu '{number}' outside valid range from 0 to {}",
+                MAX_HOST_CPUS - 1
+            ),
+            Self::Range { first, last } => write!(f, "Invalid hostcpu range {first}-{last}"),
+            Self::First(text) => write!(f, "compat.pin={text}: a host CPU's number is wanted"),
         }
     }
 }
 
-impl TopologySpec {
-    /// Adds what one `-c` says; a later value replaces an earlier one.
-    pub fn add(&mut self, text: &str) -> Result<(), CpuError> {
-        if text.is_empty() {
-            *self = Self {
-                cpus: Some(1),
-                sockets: Some(1),
-                cores: Some(1),
-                threads: Some(1),
-            };
-            return Ok(());
+/// The topology that the variables cpus, sockets, cores and threads give, and the number of
+/// vcpus.
+pub fn read(config: &Config) -> Result<(CpuTopology, u16), CpuError> {
+    let number = |key| {
+        let Some(text) = config.get(key) else {
+            return Ok(None);
+        };
+        match parse_within(&text, 1, u16::MAX.into()) {
+            Some(number) => Ok(Some(number as u16)),
+            None => Err(CpuError::Value { key, text }),
         }
-        for part in text.split(',') {
-            let (key, value) = part.split_once('=').unwrap_or(("cpus", part));
-            let (key, place) = match key {
-                "cpus" => ("cpus", &mut self.cpus),
-                "sockets" => ("sockets", &mut self.sockets),
-                "cores" => ("cores", &mut self.cores),
-                "threads" => ("threads", &mut self.threads),
-                _ => return Err(CpuError::Topology(text.to_owned())),
-            };
-            let number =
-                parse_within(value, 1, u16::MAX.into()).ok_or_else(|| CpuError::Value {
-                    key,
-                    text: value.to_owned(),
-                })?;
-            *place = Some(number as u16);
-        }
-        Ok(())
+    };
+    let wanted = number("cpus")?;
+    let (cores, threads) = (
+        number("cores")?.unwrap_or(1),
+        number("threads")?.unwrap_or(1),
+    );
+    let sockets = number("sockets")?.or(wanted).unwrap_or(1);
+    let count = u64::from(sockets) * u64::from(cores) * u64::from(threads);
+    let cpus = u16::try_from(count).map_err(|_| CpuError::TooMany(count))?;
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != cpus) {
+        return Err(CpuError::Mismatch {
+            cpus: wanted,
+            sockets,
+            cores,
+            threads,
+        });
     }
-
-    /// The whole topology, and the number of vcpus.
-    pub fn resolve(&self) -> Result<(CpuTopology, u16), CpuError> {
-        let sockets = self.sockets.or(self.cpus).unwrap_or(1);
-        let (cores, threads) = (self.cores.unwrap_or(1), self.threads.unwrap_or(1));
-        let count = u64::from(sockets) * u64::from(cores) * u64::from(threads);
-        let cpus = u16::try_from(count).map_err(|_| CpuError::TooMany(count))?;
-        if self.cpus.is_some_and(|wanted| wanted != cpus) {
-            let cpus = self.cpus.unwrap_or(cpus);
-            return Err(CpuError::Mismatch {
-                cpus,
-                sockets,
-                cores,
-                threads,
-            });
-        }
-        Ok((
-            CpuTopology {
-                sockets,
-                cores,
-                threads,
-                maxcpus: 0,
-            },
-            cpus,
-        ))
-    }
+    let topology = CpuTopology {
+        sockets,
+        cores,
+        threads,
+        maxcpus: 0,
+    };
+    Ok((topology, cpus))
 }
 
 /// Which host CPUs each vcpu may run on.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Pinning {
-    by_vcpu: BTreeMap<u16, Vec<u32>>,
-    /// 2013's form: vcpu n on host CPU first + n.
-    first: Option<u32>,
-}
+pub struct Pinning(Vec<Vec<u32>>);
 
 impl Pinning {
-    /// Adds what one `-p` says: `vcpu:hostcpu`, or 2013's `hostcpu`.
-    pub fn add(&mut self, text: &str) -> Result<(), CpuError> {
-        let host_cpu = |number: &str| {
-            if !number.bytes().all(|b| b.is_ascii_digit()) || number.is_empty() {
-                return Err(CpuError::Pinning(text.to_owned()));
-            }
-            parse_within(number, 0, u64::from(MAX_HOST_CPUS) - 1)
-                .map(|cpu| cpu as u32)
-                .ok_or_else(|| CpuError::HostCpu(number.to_owned()))
+    /// The variables vcpu.N.cpuset, and compat.pin for those that have none.
+    pub fn read(config: &Config, cpus: u16) -> Result<Self, CpuError> {
+        let first = match config.get("compat.pin") {
+            None => None,
+            Some(text) => Some(parse_digits(&text).ok_or(CpuError::First(text))?),
         };
-        match text.split_once(':') {
-            Some((vcpu, cpu)) => {
-                let vcpu = parse_within(vcpu, 0, u16::MAX.into())
-                    .ok_or_else(|| CpuError::Pinning(text.to_owned()))?;
-                self.by_vcpu
-                    .entry(vcpu as u16)
-                    .or_default()
-                    .push(host_cpu(cpu)?);
-            }
-            None => self.first = Some(host_cpu(text)?),
+        let mut pinning = Vec::new();
+        for vcpu in 0..cpus {
+            let cpuset = config.get(&format!("vcpu.{vcpu}.cpuset"));
+            pinning.push(match (cpuset, first) {
+                (Some(text), _) => parse_cpuset(vcpu, &text)?,
+                (None, Some(first)) => vec![host_cpu(first.saturating_add(vcpu.into()))?],
+                (None, None) => Vec::new(),
+            });
         }
-        Ok(())
+        Ok(Self(pinning))
     }
 
     /// The host CPUs for a vcpu; none means any.
-    pub fn of(&self, vcpu: u16) -> Vec<u32> {
-        match (self.by_vcpu.get(&vcpu), self.first) {
-            (Some(cpus), _) => cpus.clone(),
-            (None, Some(first)) => vec![first + u32::from(vcpu)],
-            (None, None) => Vec::new(),
-        }
+    pub fn of(&self, vcpu: u16) -> &[u32] {
+        self.0.get(usize::from(vcpu)).map_or(&[], Vec::as_slice)
     }
+}
 
-    /// The highest vcpu that is named.
-    pub fn highest_vcpu(&self) -> Option<u16> {
-        self.by_vcpu.keys().next_back().copied()
+fn host_cpu(number: u64) -> Result<u32, CpuError> {
+    let valid = u32::try_from(number)
+        .ok()
+        .filter(|cpu| *cpu < MAX_HOST_CPUS);
+    valid.ok_or(CpuError::HostCpu(number))
+}
+
+/// `0-3,5`: numbers and ranges of them.
+fn parse_cpuset(vcpu: u16, text: &str) -> Result<Vec<u32>, CpuError> {
+    let number = |part: &str| {
+        let number = parse_digits(part).ok_or_else(|| CpuError::CpuSet {
+            vcpu,
+            text: text.to_owned(),
+        });
+        host_cpu(number?)
+    };
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = match part.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(part)?, number(part)?),
+        };
+        if first > last {
+            return Err(CpuError::Range { first, last });
+        }
+        cpus.extend(first..=last);
     }
+    Ok(cpus)
 }
 
 #[cfg(test)]
@@ -187,89 +175,89 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn resolve(texts: &[&str]) -> Result<(u16, u16, u16, u16), String> {
-        let mut spec = TopologySpec::default();
-        for text in texts {
-            spec.add(text).map_err(|e| e.to_string())?;
+    fn config(lines: &[&str]) -> Config {
+        let mut config = Config::default();
+        for line in lines {
+            let (name, value) = line.split_once('=').unwrap();
+            config.set(name, value).unwrap();
         }
-        let (t, cpus) = spec.resolve().map_err(|e| e.to_string())?;
+        config
+    }
+
+    fn resolve(lines: &[&str]) -> Result<(u16, u16, u16, u16), String> {
+        let (t, cpus) = read(&config(lines)).map_err(|e| e.to_string())?;
         Ok((cpus, t.sockets, t.cores, t.threads))
     }
 
     #[test]
     fn vcpus_are_sockets_unless_told_otherwise() {
         assert_eq!(resolve(&[]), Ok((1, 1, 1, 1)));
-        assert_eq!(resolve(&["4"]), Ok((4, 4, 1, 1)));
         assert_eq!(resolve(&["cpus=4"]), Ok((4, 4, 1, 1)));
-        assert_eq!(resolve(&["sockets=2,cores=3,threads=2"]), Ok((12, 2, 3, 2)));
-        assert_eq!(
-            resolve(&["8,sockets=1,cores=4,threads=2"]),
-            Ok((8, 1, 4, 2))
-        );
-        assert_eq!(resolve(&["4", "2"]), Ok((2, 2, 1, 1)));
-        assert_eq!(resolve(&[""]), Ok((1, 1, 1, 1)));
+        let parts = ["sockets=2", "cores=0x3", "threads=2"];
+        assert_eq!(resolve(&parts), Ok((12, 2, 3, 2)));
+        let parts = ["cpus=8", "sockets=1", "cores=4", "threads=2"];
+        assert_eq!(resolve(&parts), Ok((8, 1, 4, 2)));
     }
 
     #[test]
     fn contradictions_are_named() {
-        assert!(
-            resolve(&["4,cores=2"])
-                .unwrap_err()
-                .contains("does not match 4 vCPUs")
-        );
-        assert!(
-            resolve(&["0"])
-                .unwrap_err()
-                .starts_with("invalid value for cpus: '0'")
-        );
-        assert!(
-            resolve(&["cores=x"])
-                .unwrap_err()
-                .starts_with("invalid value for cores")
-        );
-        assert!(resolve(&["dies=2"]).unwrap_err().contains("'dies=2'"));
-        assert!(
-            resolve(&["sockets=300,cores=300"])
-                .unwrap_err()
-                .contains("90000")
-        );
+        for (lines, part) in [
+            (&["cpus=4", "cores=2"][..], "does not match 4 vCPUs"),
+            (&["cpus=0"], "Invalid value for cpus: '0'"),
+            (&["cores=x"], "Invalid value for cores: 'x'"),
+            (&["sockets=300", "cores=300"], "too high: 90000"),
+        ] {
+            let message = resolve(lines).unwrap_err();
+            assert!(message.contains(part), "{lines:?}: {message}");
+        }
     }
 
     #[test]
-    fn both_forms_of_pinning_are_understood() {
-        let mut pinning = Pinning::default();
-        for text in ["0:12", "1:13", "1:14"] {
-            pinning.add(text).unwrap();
-        }
+    fn a_vcpu_may_have_ranges_of_host_cpus() {
+        let config = config(&["vcpu.0.cpuset=0-3,5", "vcpu.2.cpuset=7", "vcpu.9.cpuset=x"]);
+        let pinning = Pinning::read(&config, 3).unwrap();
+        assert_eq!(pinning.of(0), [0, 1, 2, 3, 5]);
+        assert_eq!(pinning.of(2), [7]);
+        assert!(pinning.of(1).is_empty() && pinning.of(9).is_empty());
+        assert_eq!(config.unread(), ["vcpu.9.cpuset"]);
+    }
+
+    #[test]
+    fn in_2013_vcpus_had_one_host_cpu_each_from_the_first_on() {
+        let pinning = Pinning::read(&config(&["compat.pin=2", "vcpu.1.cpuset=9"]), 3).unwrap();
         assert_eq!(
             (pinning.of(0), pinning.of(1), pinning.of(2)),
-            (vec![12], vec![13, 14], vec![])
+            (&[2][..], &[9][..], &[4][..])
         );
-        assert_eq!(pinning.highest_vcpu(), Some(1));
-        let mut pinning = Pinning::default();
-        pinning.add("2").unwrap();
-        assert_eq!((pinning.of(0), pinning.of(3)), (vec![2], vec![5]));
+        assert!(Pinning::read(&config(&["compat.pin=1023"]), 1).is_ok());
+        assert!(Pinning::read(&config(&["compat.pin=1023"]), 2).is_err());
     }
 
     #[test]
     fn wrong_pinnings_are_named() {
-        let refusal = |text| Pinning::default().add(text).unwrap_err().to_string();
-        for text in ["", "a", "0:", ":1", "-1:0", "0:1:2", "0:x"] {
-            assert!(refusal(text).starts_with("invalid vcpu pinning"), "{text}");
+        for (text, part) in [
+            ("a", "invalid cpuset for vcpu 0: 'a'"),
+            ("1,", "invalid cpuset"),
+            ("1-2-3", "invalid cpuset"),
+            ("1024", "hostcpu '1024' outside"),
+            ("3-1", "Invalid hostcpu range 3-1"),
+        ] {
+            let config = config(&[&format!("vcpu.0.cpuset={text}")]);
+            let message = Pinning::read(&config, 1).unwrap_err().to_string();
+            assert!(message.contains(part), "{text}: {message}");
         }
-        assert!(refusal("0:1024").starts_with("hostcpu '1024' outside"));
     }
 
     proptest! {
         #[test]
-        fn any_text_is_parsed_or_refused(text in "[a-z0-9=,:-]{0,30}") {
-            let mut spec = TopologySpec::default();
-            if spec.add(&text).is_ok() {
-                if let Ok((t, cpus)) = spec.resolve() {
-                    prop_assert_eq!(cpus, t.sockets * t.cores * t.threads);
-                }
+        fn any_values_are_understood_or_refused(text in "[0-9x,-]{1,12}", cpus in "[0-9]{1,6}") {
+            let config = config(&[&format!("vcpu.0.cpuset={text}"), &format!("cpus={cpus}")]);
+            if let Ok((t, cpus)) = read(&config) {
+                prop_assert_eq!(cpus, t.sockets * t.cores * t.threads);
             }
-            let _ = Pinning::default().add(&text);
+            if let Ok(pinning) = Pinning::read(&config, 1) {
+                prop_assert!(pinning.of(0).iter().all(|cpu| *cpu < MAX_HOST_CPUS));
+            }
         }
     }
 }

@@ -374,7 +374,8 @@ fn vmexit_wrmsr(
     Ok(Answer::Continue)
 }
 
-/// One line for the first access of each kind to each MSR.
+/// One line for the first access of each kind to each MSR, or for all of them
+/// (x86.verbosemsr).
 fn report_unknown_msr(
     machine: &Machine,
     cpu: &Cpu,
@@ -383,7 +384,7 @@ fn report_unknown_msr(
     code: u32,
     lenient: &str,
 ) {
-    if machine.first_unknown_msr(write, code) {
+    if machine.first_unknown_msr(write, code) || machine.verbose_msr {
         let instruction = if write { "wrmsr" } else { "rdmsr" };
         let answer = if machine.strict_msr {
             "#GP (-w would let it pass)"

@@ -46,12 +46,32 @@ pub struct Surroundings {
     pub router: Arc<PirqRouter>,
     /// -W.
     pub prefer_msi: bool,
+    /// Whether BARs are decoded from the beginning.
+    pub enable_bars: bool,
 }
 
-/// Why the bus can't be as the command line wants it.
+/// Why the bus can't be as the configuration wants it.
 #[derive(Debug)]
 pub enum PciError {
     Taken(Bdf),
+    /// A node that stands for no bus, slot or function.
+    NoPlace(String),
+    /// No name of a device.
+    NoDevice(Bdf),
+    UnknownDevice {
+        at: Bdf,
+        name: String,
+    },
+    /// A name that the command line knows for another device with certain variables.
+    Alias {
+        at: Bdf,
+        name: String,
+        alias: &'static str,
+    },
+    NotYet {
+        at: Bdf,
+        name: String,
+    },
     Device {
         name: String,
         error: DeviceError,
@@ -71,7 +91,23 @@ pub enum PciError {
 impl fmt::Display for PciError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Taken(at) => write!(f, "PCI slot {at} is occupied already"),
+            Self::Taken(at) => write!(f, "pci slot {at} already occupied!"),
+            Self::NoPlace(node) => write!(
+                f,
+                "{node}: no such place: pci.BUS.SLOT.FUNCTION is wanted, up to 255, 31 and 7"
+            ),
+            Self::NoDevice(at) => write!(f, "pci slot {at}: missing \"device\" value"),
+            Self::UnknownDevice { at, name } => write!(
+                f,
+                "pci slot {at}: unknown device \"{name}\" (-s help lists those there are)"
+            ),
+            Self::Alias { at, name, alias } => write!(
+                f,
+                "pci slot {at}: legacy device \"{name}\", use \"{alias}\" instead"
+            ),
+            Self::NotYet { at, name } => {
+                write!(f, "pci slot {at}: {name} is not part of this version")
+            }
             Self::Device { name, error } => write!(f, "{name}: {error}"),
             Self::Unknown { name, variables } => {
                 write!(f, "{name}: unknown option {}", variables.join(", "))
@@ -127,7 +163,9 @@ impl PciBus {
         bus.place_bars(surroundings.memory_end)?;
         bus.wire_interrupts(&surroundings.router);
         bus.mark_multi_function();
-        bus.functions.values().for_each(Function::enable);
+        if surroundings.enable_bars {
+            bus.functions.values().for_each(Function::enable);
+        }
         Ok(bus)
     }
 

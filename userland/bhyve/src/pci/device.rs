@@ -18,7 +18,7 @@ use vmmapi::GuestMemory;
 use super::bar::BarSpec;
 use super::interrupts::Interrupts;
 use super::pirq::PirqRouter;
-use crate::config::{NodeMut, View};
+use crate::config::{ConfigError, NodeMut, View};
 use crate::ports::Width;
 
 /// Bus, device and function numbers.
@@ -162,6 +162,26 @@ pub type Constructor = fn(&View<'_>, DeviceContext) -> Result<Arc<dyn PciDevice>
 
 /// Turns what follows a device's name in `-s` (`None` if nothing does) into variables.
 pub type OptionParser = fn(&mut NodeMut<'_>, Option<&str>) -> Result<(), DeviceError>;
+
+/// A register's value as the node `pcireg` may have it, in hexadecimal.
+pub fn pcireg(config: &View<'_>, name: &str) -> Result<Option<u16>, ConfigError> {
+    let Some(registers) = config.node("pcireg") else {
+        return Ok(None);
+    };
+    let Some(value) = registers.get(name) else {
+        return Ok(None);
+    };
+    let digits = value.strip_prefix("0x").unwrap_or(&value);
+    match u16::from_str_radix(digits, 16) {
+        Ok(number) if !digits.starts_with('+') => Ok(Some(number)),
+        _ => Err(ConfigError::Number {
+            path: registers.path_of(name),
+            value,
+            min: 0,
+            max: 0xffff,
+        }),
+    }
+}
 
 /// The parser for devices whose options are `name[=value],…`.
 pub fn plain_options(node: &mut NodeMut<'_>, text: Option<&str>) -> Result<(), DeviceError> {

@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use super::device::pcireg;
 use super::device::{Capability, DeviceContext, DeviceError, FunctionSpec, Header, PciDevice};
-use crate::config::{ConfigError, View};
+use crate::config::{ConfigError, NodeMut, View};
 use crate::ports::Width;
 
+/// The bridge's IDs, both of them.
+const NETAPP: u16 = 0x1275;
 const CLASS_BRIDGE: u8 = 6;
 const SUBCLASS_HOST: u8 = 0;
 
@@ -28,23 +31,22 @@ struct HostBridge {
 
 /// `hostbridge`.
 pub fn new(config: &View<'_>, _: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    bridge(config, 0x1275, 0x1275)
+    let id = |name, register| -> Result<u16, ConfigError> {
+        let from_register = pcireg(config, register)?;
+        let id = config.number(name, 0, 0xffff)?.map(|id| id as u16);
+        Ok(id.or(from_register).unwrap_or(NETAPP))
+    };
+    Ok(Arc::new(HostBridge {
+        vendor: id("vendor", "vendor")?,
+        device: id("devid", "device")?,
+    }))
 }
 
 /// `amd_hostbridge`: the same with AMD's vendor ID, for guests that look at it.
-pub fn new_amd(config: &View<'_>, _: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    bridge(config, 0x1022, 0x7432)
-}
-
-fn bridge(config: &View<'_>, vendor: u16, device: u16) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    let id = |name, default| {
-        let id = config.number(name, 0, 0xffff)?;
-        Ok::<u16, ConfigError>(id.and_then(|id| id.try_into().ok()).unwrap_or(default))
-    };
-    Ok(Arc::new(HostBridge {
-        vendor: id("vendor", vendor)?,
-        device: id("devid", device)?,
-    }))
+pub fn amd_options(node: &mut NodeMut<'_>, _: Option<&str>) -> Result<(), DeviceError> {
+    let mut registers = node.node("pcireg")?;
+    registers.set("vendor", "0x1022")?;
+    Ok(registers.set("device", "0x7432")?)
 }
 
 impl PciDevice for HostBridge {

@@ -1,6 +1,6 @@
 //! PCI (init_pci() of bhyve, step (9)): PCI Local Bus 3.0, and of PCI Express the enhanced
 //! configuration access. In reading order: what a device is ([`device`]) and which there
-//! are ([`registry`]), its interrupts ([`interrupts`]: [`msi`], [`msix`], [`intx`] and the
+//! are ([`registry`]) and where ([`slots`]), its interrupts ([`interrupts`]: [`msi`], [`msix`], [`intx`] and the
 //! router [`pirq`]), its configuration space ([`config`]) with base addresses ([`bar`]),
 //! what answers behind them ([`decode`]), a [`function`] of all that, the [`bus`], how
 //! software gets there ([`access`]), and the two bridges ([`hostbridge`], [`lpc`]).
@@ -22,6 +22,7 @@ pub mod msi;
 pub mod msix;
 pub mod pirq;
 pub mod registry;
+pub mod slots;
 pub mod uart;
 
 pub use device::{

@@ -47,9 +47,9 @@ pub static DEVICES: &[DeviceType] = &[
     },
     DeviceType {
         name: "amd_hostbridge",
-        alias: None,
-        options: plain_options,
-        new: hostbridge::new_amd,
+        alias: Some("hostbridge"),
+        options: hostbridge::amd_options,
+        new: hostbridge::new,
     },
     DeviceType {
         name: "hostbridge",

@@ -119,6 +119,7 @@ impl Machine {
             controller: recorder.clone(),
             router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
             prefer_msi: false,
+            enable_bars: true,
         };
         let device = registry::find(device).unwrap();
         let mut tree = Config::default();

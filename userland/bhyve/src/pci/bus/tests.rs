@@ -103,6 +103,7 @@ fn build(devices: &[(Bdf, &'static DeviceType, &'static str)]) -> Result<Machine
         controller: recorder.clone(),
         router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
         prefer_msi: false,
+        enable_bars: true,
     };
     let mut tree = Config::default();
     for (at, device, options) in devices {
@@ -346,7 +347,7 @@ fn mistakes_of_the_command_line_are_named() {
     );
     assert_eq!(
         refusal(&[(place(3, 0), &PROBE, ""), (place(3, 0), &BRIDGE, "")]),
-        "PCI slot 0:3:0 is occupied already"
+        "pci slot 0:3:0 already occupied!"
     );
     let bus1 = Bdf {
         bus: 1,

@@ -126,6 +126,7 @@ impl Guest {
             controller: recorder.clone(),
             router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
             prefer_msi,
+            enable_bars: true,
         };
         let slot = Slot {
             at: AT,
