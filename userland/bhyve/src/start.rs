@@ -80,6 +80,7 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
         .map_err(|e| e.to_string())?;
     let description = Description {
         name: &settings.vm,
+        config,
         uuid: settings.uuid,
         cpus,
         topology,

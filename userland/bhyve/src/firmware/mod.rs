@@ -23,6 +23,7 @@ use vmmapi::{CpuTopology, Gpa, Vm};
 
 use self::ioapic::IoApic;
 use self::smbios::Uuid;
+use crate::config::Config;
 use crate::pci::bus::PciBus;
 
 /// The local APIC of each vcpu that has one (SDM vol. 3A, 12.4.1).
@@ -44,6 +45,8 @@ const MP_CONFIGURATION: Range<u64> = 0xf_c000..EXTENDED_BASE;
 /// The machine to describe.
 pub struct Description<'a> {
     pub name: &'a str,
+    /// For the texts of SMBIOS.
+    pub config: &'a Config,
     /// -U.
     pub uuid: Option<Uuid>,
     pub cpus: u16,
@@ -116,7 +119,7 @@ impl fmt::Display for FirmwareError {
             Self::TooLong { table, len, most } => write!(
                 f,
                 "the {table} would have {len} bytes, {most} are the most: the machine has too \
-                 many vCPUs or devices"
+                 many vCPUs or devices, or texts that are too long"
             ),
             Self::PciBus(number) => write!(
                 f,

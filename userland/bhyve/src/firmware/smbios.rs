@@ -10,6 +10,7 @@ use vmmapi::memory::HIGHMEM_BASE;
 use vmmapi::{CpuTopology, Vm};
 
 use super::{Description, FirmwareError};
+use crate::config::Config;
 use crate::platform;
 
 const NAME: &str = "SMBIOS table";
@@ -36,12 +37,43 @@ mod kind {
 /// extension bytes ACPI, BIOS boot specification, virtual machine.
 const BIOS_CHARACTERISTICS: u64 = 1 << 4 | 1 << 7 | 1 << 12 | 1 << 15 | 1 << 19;
 const BIOS_EXTENSION: [u8; 2] = [1 << 0, 1 << 0 | 1 << 4];
-/// bhyve's release and date, which is what guests know it by.
-const BIOS_STRINGS: [&str; 3] = ["BHYVE", "14.0", "10/17/2021"];
 const NONE: &str = "None";
-const MANUFACTURER: &str = "FreeBSD";
-const PRODUCT: &str = "BHYVE";
-const PRODUCT_VERSION: &str = "1.0";
+
+/// The texts of a structure, in the order of the numbers that its fields have: the variable
+/// of bhyve_config(5) for each, and what it is without one. bhyve's release and date are what
+/// guests know it by.
+type Texts = [(&'static str, &'static str)];
+
+const BIOS_TEXTS: &Texts = &[
+    ("bios.vendor", "BHYVE"),
+    ("bios.version", "14.0"),
+    ("bios.release_date", "10/17/2021"),
+];
+const SYSTEM_TEXTS: &Texts = &[
+    ("system.manufacturer", "FreeBSD"),
+    ("system.product_name", "BHYVE"),
+    ("system.version", "1.0"),
+    ("system.serial_number", NONE),
+    ("system.sku", NONE),
+    ("system.family_name", "Virtual Machine"),
+];
+const BOARD_TEXTS: &Texts = &[
+    ("board.manufacturer", "FreeBSD"),
+    ("board.product_name", "BHYVE"),
+    ("board.version", "1.0"),
+    ("board.serial_number", NONE),
+    ("board.asset_tag", NONE),
+    ("board.location", NONE),
+];
+const CHASSIS_TEXTS: &Texts = &[
+    ("chassis.manufacturer", "FreeBSD"),
+    ("chassis.version", "1.0"),
+    ("chassis.serial_number", NONE),
+    ("chassis.asset_tag", NONE),
+    ("chassis.sku", NONE),
+];
+
+const NO_TEXTS: &[&str] = &[];
 
 /// The handle of error information, which there is none of.
 const NO_ERROR_INFORMATION: u16 = 0xfffe;
@@ -68,6 +100,7 @@ impl fmt::Display for UuidError {
 
 /// What the structures say.
 struct Machine<'a> {
+    config: &'a Config,
     uuid: Uuid,
     topology: &'a CpuTopology,
     lowmem: u64,
@@ -80,6 +113,7 @@ pub fn smbios_build(vm: &Vm, machine: &Description<'_>) -> Result<(), FirmwareEr
         .uuid
         .unwrap_or_else(|| Uuid::of_machine(machine.name, &platform::hostname()));
     let machine = Machine {
+        config: machine.config,
         uuid,
         topology: &machine.topology,
         lowmem: vm.lowmem_size(),
@@ -125,14 +159,14 @@ struct Structures {
 impl Structures {
     /// Appends a structure (6.1): what follows its header, then its strings, which the
     /// fields name by their numbers from 1 on. The answer is its handle.
-    fn add(&mut self, kind: u8, fields: Vec<u8>, strings: &[&str]) -> u16 {
+    fn add<S: AsRef<str>>(&mut self, kind: u8, fields: Vec<u8>, strings: &[S]) -> u16 {
         let handle = self.count;
         let start = self.bytes.len();
         self.bytes.extend([kind, 4 + fields.len() as u8]);
         self.bytes.extend(handle.to_le_bytes());
         self.bytes.extend(fields);
         for string in strings {
-            self.bytes.extend(string.bytes());
+            self.bytes.extend(string.as_ref().bytes());
             self.bytes.push(0);
         }
         if strings.is_empty() {
@@ -145,41 +179,43 @@ impl Structures {
     }
 }
 
+/// A text that is empty would end the structure's texts (6.1.3).
+fn texts(config: &Config, texts: &Texts) -> Vec<String> {
+    let text = |(variable, default): &(&str, &str)| {
+        let value = config.get(variable).filter(|value| !value.is_empty());
+        value.unwrap_or_else(|| (*default).to_owned())
+    };
+    texts.iter().map(text).collect()
+}
+
 fn structures(machine: &Machine<'_>) -> Structures {
     let mut all = Structures::default();
-    all.add(kind::BIOS, bios(), &BIOS_STRINGS);
-    let system = [
-        MANUFACTURER,
-        PRODUCT,
-        PRODUCT_VERSION,
-        NONE,
-        NONE,
-        "Virtual Machine",
-    ];
-    all.add(kind::SYSTEM, self::system(&machine.uuid), &system);
+    let texts = |texts| self::texts(machine.config, texts);
+    all.add(kind::BIOS, bios(), &texts(BIOS_TEXTS));
+    let system = self::system(&machine.uuid);
+    all.add(kind::SYSTEM, system, &texts(SYSTEM_TEXTS));
     // The chassis is the next structure.
-    let board = [MANUFACTURER, PRODUCT, PRODUCT_VERSION, NONE, NONE, NONE];
-    all.add(kind::BASEBOARD, baseboard(all.count + 1), &board);
-    let enclosure = [MANUFACTURER, PRODUCT_VERSION, NONE, NONE, NONE];
-    all.add(kind::CHASSIS, chassis(), &enclosure);
+    let board = baseboard(all.count + 1);
+    all.add(kind::BASEBOARD, board, &texts(BOARD_TEXTS));
+    all.add(kind::CHASSIS, chassis(), &texts(CHASSIS_TEXTS));
     for socket in 0..machine.topology.sockets {
         let socket = format!("CPU #{socket}");
         let strings = [socket.as_str(), " ", " ", NONE, NONE, NONE];
         all.add(kind::PROCESSOR, processor(machine.topology), &strings);
     }
     let memory = machine.lowmem + machine.highmem;
-    let array = all.add(kind::MEMORY_ARRAY, memory_array(memory), &[]);
+    let array = all.add(kind::MEMORY_ARRAY, memory_array(memory), NO_TEXTS);
     let device = [" ", " ", " ", NONE, NONE, NONE];
     all.add(kind::MEMORY_DEVICE, memory_device(array, memory), &device);
     for (first, len) in [(0, machine.lowmem), (HIGHMEM_BASE, machine.highmem)] {
         if len > 0 {
             let mapped = memory_mapped(array, first, first + len - 1);
-            all.add(kind::MEMORY_ARRAY_MAPPED, mapped, &[]);
+            all.add(kind::MEMORY_ARRAY_MAPPED, mapped, NO_TEXTS);
         }
     }
     // 7.33: reserved bytes, no error at boot.
-    all.add(kind::BOOT, vec![0; 7], &[]);
-    all.add(kind::END, Vec::new(), &[]);
+    all.add(kind::BOOT, vec![0; 7], NO_TEXTS);
+    all.add(kind::END, Vec::new(), NO_TEXTS);
     all
 }
 

@@ -23,7 +23,10 @@ pub use devices::{COM_PORTS, LPC_DEVICES};
 pub use error::OptionError;
 
 /// FreeBSD 15's option string, then what only 2013's bhyve had.
-const OPTSTRING: &str = "aehuwxACDHIPSWYk:f:o:p:G:c:s:m:n:l:K:U:r:bBg:M:z:";
+pub const OPTSTRING: &str = "aehuwxACDHIPSWYk:f:o:p:G:c:s:m:n:l:K:U:r:bBg:M:z:";
+
+/// Those that today's scripts have no use for.
+pub const OF_2013: &str = "AIbBgMz";
 
 /// What is set before any option is looked at.
 const DEFAULTS: [(&str, &str); 6] = [

@@ -11,6 +11,7 @@ const TOPOLOGY: CpuTopology = CpuTopology {
 
 fn machine(lowmem: u64, highmem: u64) -> Machine<'static> {
     Machine {
+        config: Box::leak(Box::default()),
         uuid: Uuid::parse("00112233-4455-6677-8899-aabbccddeeff").unwrap(),
         topology: &TOPOLOGY,
         lowmem,
@@ -98,6 +99,32 @@ fn it_is_bhyve_with_the_uuid_that_was_given() {
         ]
     );
     assert_eq!(word(&found[2].0, 0x0b), 3, "the board is in the chassis");
+}
+
+#[test]
+fn the_texts_are_the_configurations() {
+    let mut config = Config::default();
+    for (variable, value) in [
+        ("bios.release_date", "11/24/2025"),
+        ("system.family_name", "Family of %(name)"),
+        ("name", "web"),
+        ("board.location", "Nowhere"),
+        ("chassis.sku", ""),
+    ] {
+        config.set(variable, value).unwrap();
+    }
+    let machine = Machine {
+        config: &config,
+        ..machine(128 << 20, 0)
+    };
+    let found = walk(&tables(&machine));
+    assert_eq!(found[0].1, ["BHYVE", "14.0", "11/24/2025"]);
+    assert_eq!(found[1].1[5], "Family of web");
+    assert_eq!(found[2].1[5], "Nowhere");
+    assert_eq!(
+        found[3].1[4], "None",
+        "an empty text can't be in a structure"
+    );
 }
 
 #[test]
