@@ -78,7 +78,11 @@ impl fmt::Display for NetError {
             Self::Listen { rule, error } => {
                 write!(f, "hostfwd: '{rule}': {}", cli::io_error(error))
             }
-            Self::Io(error) => write!(f, "slirp can't be started: {}", cli::io_error(error)),
+            Self::Io(error) => write!(
+                f,
+                "the network backend can't be started: {}",
+                cli::io_error(error)
+            ),
         }
     }
 }
@@ -90,6 +94,14 @@ fn tap(f: &mut fmt::Formatter<'_>, name: &str, error: &TapError) -> fmt::Result 
             "{}: root may use it, and whom root has given it to",
             cli::io_error(error)
         ),
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+            let how = if cfg!(target_os = "freebsd") {
+                "`kldload if_tuntap` and `ifconfig tap0 create` make one"
+            } else {
+                "`modprobe tun` loads the driver"
+            };
+            format!("{}: {how}", cli::io_error(error))
+        }
         _ => cli::io_error(error),
     };
     match error {

@@ -67,7 +67,7 @@ pub fn options(node: &mut NodeMut<'_>, text: Option<&str>) -> Result<(), DeviceE
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Tap,
-    /// A node of netgraph(4) with a device, which is used as a tap is.
+    /// A node of FreeBSD's netgraph(4) with a device, which is used as a tap is.
     Ngd,
     Slirp,
     /// Of bhyve, and not here.
@@ -98,8 +98,10 @@ pub fn open(
     let kind = config.get("type").unwrap_or_else(|| backend.clone());
     let known = KINDS.iter().find(|(prefix, _)| kind.starts_with(prefix));
     Ok(Some(match known {
-        Some((_, Kind::Tap)) => Arc::new(tap::Tap::open(&backend, true, name)?),
-        Some((_, Kind::Ngd)) => Arc::new(tap::Tap::open(&backend, false, name)?),
+        Some((_, Kind::Tap)) => Arc::new(tap::Tap::open(&backend, true)?),
+        Some((_, Kind::Ngd)) if cfg!(target_os = "freebsd") => {
+            Arc::new(tap::Tap::open(&backend, false)?)
+        }
         Some((_, Kind::Slirp)) => {
             let settings = slirp::Settings {
                 open: config.bool("open", false)?,
@@ -108,7 +110,7 @@ pub fn open(
             };
             Arc::new(slirp::UserNet::start(settings, name)?)
         }
-        Some((prefix, Kind::NotPart)) => return Err(NetError::NotPart(prefix).into()),
+        Some((prefix, Kind::Ngd | Kind::NotPart)) => return Err(NetError::NotPart(prefix).into()),
         None => return Err(NetError::Unknown(kind).into()),
     }))
 }

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{NetBackend, NetError, Received};
@@ -18,36 +17,31 @@ const DOWN: Duration = Duration::from_millis(500);
 
 /// An open interface.
 pub struct Tap {
-    /// The card's name, and the interface's.
-    name: String,
+    /// The interface's name.
     interface: String,
     file: File,
     /// Of these two, the first one ends when the second one is shut down.
     stopped: UnixStream,
     stopper: UnixStream,
-    /// That frames are lost has been said.
-    lossy: AtomicBool,
 }
 
 impl Tap {
     /// Opens the interface, and brings it up if `up`.
-    pub fn open(interface: &str, up: bool, name: &str) -> Result<Self, NetError> {
+    pub fn open(interface: &str, up: bool) -> Result<Self, NetError> {
         let file = platform::tap::open(interface, up).map_err(|error| NetError::Tap {
             name: interface.to_owned(),
             error,
         })?;
-        Self::new(file, interface, name).map_err(NetError::Io)
+        Self::new(file, interface).map_err(NetError::Io)
     }
 
-    pub(super) fn new(file: File, interface: &str, name: &str) -> io::Result<Self> {
+    pub(super) fn new(file: File, interface: &str) -> io::Result<Self> {
         let (stopped, stopper) = UnixStream::pair()?;
         Ok(Self {
-            name: name.to_owned(),
             interface: interface.to_owned(),
             file,
             stopped,
             stopper,
-            lossy: AtomicBool::new(false),
         })
     }
 
@@ -64,38 +58,20 @@ impl Tap {
     }
 }
 
-/// Errors of an interface that may work again: somebody has set it down, or its queue is
-/// full.
+/// Errors of an interface that may work again: somebody has set it down, or the host has no
+/// memory now.
 fn passes(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(
-            libc::EIO
-                | libc::EHOSTDOWN
-                | libc::ENETDOWN
-                | libc::ENOBUFS
-                | libc::ENOMEM
-                | libc::EAGAIN
-                | libc::EINTR
-        )
+        Some(libc::EIO | libc::EHOSTDOWN | libc::ENETDOWN | libc::ENOBUFS | libc::ENOMEM)
     )
 }
 
 impl NetBackend for Tap {
     fn send(&self, frame: &[u8]) {
-        // A frame goes as a whole or not at all.
-        let Err(error) = (&self.file).write(frame) else {
-            return;
-        };
-        // That the interface is gone is told by the thread that receives.
-        if !passes(&error) && !self.lossy.swap(true, Ordering::Relaxed) {
-            eprintln!(
-                "bhyve: {}: {} doesn't take a frame of the guest's: {}\r",
-                self.name,
-                self.interface,
-                cli::io_error(&error)
-            );
-        }
+        // It goes as a whole or not at all. That the interface is gone is told by the
+        // thread that receives.
+        let _ = (&self.file).write(frame);
     }
 
     fn receive(&self, buffer: &mut [u8]) -> Received {

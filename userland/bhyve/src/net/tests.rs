@@ -113,7 +113,7 @@ fn rules_of_hostfwd_are_those_of_bhyve() {
 // ---- tap ---------------------------------------------------------------------------
 
 fn tap_on(end: impl Into<OwnedFd>) -> Tap {
-    Tap::new(File::from(end.into()), "tap0", "nic").unwrap()
+    Tap::new(File::from(end.into()), "tap0").unwrap()
 }
 
 #[test]
