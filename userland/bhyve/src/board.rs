@@ -104,10 +104,19 @@ fn init_inout(ports: &PortBus, settings: &Settings, suspend: &Suspend) -> Result
     ports.register("POST codes", post::PORT, 1, Arc::new(post::Post))?;
     if let Some(backend) = &settings.bvm_console {
         let backend = open_backend("-b", Some(backend))?;
-        let console = bvmcons::start(backend).map_err(BuildError::Thread)?;
-        ports.register("bvmcons", bvmcons::PORT, bvmcons::PORTS, console)?;
+        paravirtual(ports, bvmcons::CONSOLE, backend)?;
+    }
+    if let Some(port) = settings.debug_port {
+        let backend = open_backend("-g", Some(&format!("tcp=127.0.0.1:{port}")))?;
+        paravirtual(ports, bvmcons::DEBUG, backend)?;
     }
     Ok(())
+}
+
+/// 2013's console, or its line for a debugger.
+fn paravirtual(ports: &PortBus, kind: bvmcons::Kind, backend: Backend) -> Result<(), BuildError> {
+    let device = bvmcons::start(kind, backend).map_err(BuildError::Thread)?;
+    Ok(ports.register(kind.name, kind.port, bvmcons::PORTS, device)?)
 }
 
 /// The fixed hardware of ACPI. Its interrupt is level-triggered and may be shared by PCI.

@@ -130,6 +130,8 @@ pub struct Machine {
     pub strict_io: bool,
     pub strict_msr: bool,
     pub verbose_msr: bool,
+    /// All vcpus take turns on one host CPU.
+    pub mux: bool,
     /// (write, code) of the unknown MSRs that were reported.
     unknown_msrs: Mutex<BTreeSet<(bool, u32)>>,
 }
@@ -151,6 +153,7 @@ impl Machine {
             strict_io: settings.strict_io,
             strict_msr: settings.strict_msr,
             verbose_msr: settings.verbose_msr,
+            mux: settings.mux,
             unknown_msrs: Mutex::default(),
         }
     }

@@ -64,7 +64,7 @@ impl fmt::Display for Refused {
 }
 
 /// Variables that ask for what isn't there, whatever their value is.
-const VARIABLES: [(&str, &str); 4] = [
+const VARIABLES: [(&str, &str); 3] = [
     (
         "bootrom",
         "a boot ROM is not part of this version: load the guest with bhyveload",
@@ -74,22 +74,13 @@ const VARIABLES: [(&str, &str); 4] = [
         "a boot ROM's variables are not part of this version",
     ),
     ("tpm.type", "a TPM is not part of this version"),
-    (
-        "compat.memory_high",
-        "2013's memory above 4 GiB as an option of its own (-M) is not part of this version (-m \
-         is the whole size)",
-    ),
 ];
 
 /// Variables that ask for it by being on.
-const SWITCHES: [(&str, &str); 3] = [
+const SWITCHES: [(&str, &str); 2] = [
     (
         "lpc.pc-testdev",
         "the PC test device is not part of this version",
-    ),
-    (
-        "compat.mux",
-        "2013's -x, all vcpus on one host CPU, is not part of this version",
     ),
     (
         "compat.breakpoint",
@@ -120,10 +111,6 @@ pub fn variable(config: &Config) -> Option<Refused> {
     if let Some(value) = config.get("lpc.fwcfg").filter(|value| value != "bhyve") {
         let what = "of firmware interfaces there is bhyve only in this version";
         return Some(refuse("lpc.fwcfg", value, what));
-    }
-    if let Some(value) = config.get("compat.debug_port").filter(|value| value != "0") {
-        let what = "2013's debug port 0x224 (-g) is not part of this version";
-        return Some(refuse("compat.debug_port", value, what));
     }
     // The debug server is on if it has a port; the others say how it would be.
     let _ = (config.get("gdb.address"), config.get("gdb.wait"));

@@ -145,6 +145,13 @@ pub fn pin_thread(cpus: &[u32]) -> io::Result<()> {
     })
 }
 
+/// A host CPU that this program may run on: the one that it runs on now.
+pub fn current_cpu() -> io::Result<u32> {
+    // SAFETY: no arguments.
+    let cpu = unsafe { libc::sched_getcpu() };
+    u32::try_from(cpu).map_err(|_| io::Error::last_os_error())
+}
+
 /// How many seconds the host's local time is ahead of UTC now.
 pub fn utc_offset() -> i64 {
     let mut local = MaybeUninit::<libc::tm>::zeroed();

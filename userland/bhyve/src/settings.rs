@@ -20,10 +20,8 @@ use crate::topology::{self, CpuError, Pinning};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     pub vm: String,
-    /// Bytes.
+    /// Bytes. 2013's -M, which was for memory from 4 GiB on, adds to it, as in bhyveload.
     pub memory: u64,
-    /// Bytes from 4 GiB on, beside `memory`: 2013's -M.
-    pub memory_high: u64,
     pub wired: bool,
     pub in_core: bool,
     pub cpus: u16,
@@ -119,8 +117,8 @@ impl Settings {
         let old = options::year(config).map_err(SettingsError::Option)? == Year::Y2013;
         let (topology, cpus) = topology::read(config)?;
         let pinning = Pinning::read(config, cpus)?;
-        let memory = memsize(config, "memory.size")?.unwrap_or(0);
-        let memory_high = memsize(config, "compat.memory_high")?.unwrap_or(0);
+        let memory = memsize(config, "memory.size")?;
+        let memory = memory.saturating_add(memsize(config, "compat.memory_high")?);
         let uuid = match config.get("uuid") {
             Some(text) => Some(Uuid::parse(&text).map_err(|_| SettingsError::Uuid(text))?),
             None => None,
@@ -140,7 +138,6 @@ impl Settings {
         Ok(Self {
             vm: config.get("name").ok_or(SettingsError::NoName)?,
             memory,
-            memory_high,
             wired: on("memory.wired")?,
             in_core: on("memory.guest_in_core")?,
             cpus,
@@ -166,13 +163,13 @@ impl Settings {
     }
 }
 
-/// A size as -m has it.
-fn memsize(config: &Config, variable: &'static str) -> Result<Option<u64>, SettingsError> {
+/// A size as -m has it; nothing if it isn't set.
+fn memsize(config: &Config, variable: &'static str) -> Result<u64, SettingsError> {
     let Some(text) = config.get(variable) else {
-        return Ok(None);
+        return Ok(0);
     };
     match parse_memsize(&text) {
-        Ok(size) => Ok(Some(size)),
+        Ok(size) => Ok(size),
         Err(error) => Err(SettingsError::MemSize {
             variable,
             text,

@@ -22,6 +22,7 @@ use crate::report;
 use crate::run::{self, End, Ended};
 use crate::settings::{Settings, SettingsError};
 use crate::signals;
+use crate::topology::Pinning;
 
 /// How long the other vcpus get to end after the first one did.
 const LAST_VCPUS: Duration = Duration::from_secs(2);
@@ -97,8 +98,9 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
     let (ended, ends) = channel();
     signals::start(signals, Arc::clone(&machine), ended.clone())
         .map_err(|e| format!("the signal thread can't be started: {e}"))?;
+    let pinning = pinning(&settings)?;
     for id in 0..cpus {
-        run::add_cpu(&machine, VcpuId(id), &settings.pinning, ended.clone())?;
+        run::add_cpu(&machine, VcpuId(id), &pinning, ended.clone())?;
     }
     let end = wait_for_end(&ends, usize::from(cpus));
     if end == End::Suspended(SuspendHow::Poweroff) && settings.destroy_on_poweroff {
@@ -192,6 +194,18 @@ fn set_up_memory(vm: &Vm, config: &Config, settings: &Settings) -> Result<(), St
         );
     }
     Ok(())
+}
+
+/// Where the vcpus' threads run. Where they take turns on one host CPU, the host's scheduler
+/// gives each its time slice, and a vcpu that has nothing to do gives up the rest of its own
+/// (VMEXIT_SWITCH). Each needs a thread even so: the kernel may wait in one for the others.
+fn pinning(settings: &Settings) -> Result<Pinning, String> {
+    if !settings.mux {
+        return Ok(settings.pinning.clone());
+    }
+    let here = platform::current_cpu()
+        .map_err(|error| format!("compat.mux: no host CPU: {}", cli::io_error(&error)))?;
+    Ok(settings.pinning.on_one(here))
 }
 
 /// Capabilities and APIC mode. What another bhyve set on this VM before is set anew.

@@ -134,6 +134,13 @@ impl Pinning {
         Ok(Self(pinning))
     }
 
+    /// All vcpus on one host CPU: the first one of the first vcpu, or that one if it may run
+    /// anywhere.
+    pub fn on_one(&self, otherwise: u32) -> Self {
+        let cpu = self.of(0).first().copied().unwrap_or(otherwise);
+        Self(vec![vec![cpu]; self.0.len()])
+    }
+
     /// The host CPUs for a vcpu; none means any.
     pub fn of(&self, vcpu: u16) -> &[u32] {
         self.0.get(usize::from(vcpu)).map_or(&[], Vec::as_slice)
@@ -231,6 +238,22 @@ mod tests {
         );
         assert!(Pinning::read(&config(&["compat.pin=1023"]), 1).is_ok());
         assert!(Pinning::read(&config(&["compat.pin=1023"]), 2).is_err());
+    }
+
+    #[test]
+    fn vcpus_that_take_turns_share_the_first_ones_host_cpu() {
+        let on_one = |lines| {
+            let pinning = Pinning::read(&config(lines), 3).unwrap().on_one(6);
+            (0..3)
+                .map(|vcpu| pinning.of(vcpu).to_vec())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(on_one(&["vcpu.1.cpuset=1"]), [[6], [6], [6]]);
+        assert_eq!(
+            on_one(&["vcpu.0.cpuset=3,4", "compat.pin=1"]),
+            [[3], [3], [3]]
+        );
+        assert_eq!(on_one(&["compat.pin=1"]), [[1], [1], [1]]);
     }
 
     #[test]

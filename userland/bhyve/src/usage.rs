@@ -35,7 +35,11 @@ pub fn usage(progname: &str) -> String {
          Options of 2013, for old scripts:\n       \
          -A, -I: no effect (there are always ACPI tables and an I/O APIC)\n       \
          -b: console port 0x220 of early FreeBSD guests, on stdio\n       \
+         -g: debug port 0x224 of early FreeBSD guests, on that TCP port of localhost\n       \
+         -M: adds to the memory size\n       \
          -p: a number n pins vcpu i to host CPU n + i\n       \
-         -S: with <slot,uart,backend>, a serial port\n"
+         -S: with <slot,uart,backend>, a serial port\n       \
+         -x: all vcpus take turns on one host CPU, with one of these or -o compat.year=2013\n       \
+         -z: no effect\n"
     )
 }

@@ -57,6 +57,8 @@ pub fn handle(machine: &Machine, cpu: &Cpu, exit: &VmExit) -> Result<Answer, Err
         Exit::Inout(io) => vmexit_inout(machine, cpu, exit, io),
         Exit::InoutStr(io) => vmexit_inout_str(machine, cpu, exit, io),
         Exit::Vmx(vmx) => Ok(vmexit_vmx(vmx)),
+        // The end of a time slice, where the vcpus take turns.
+        Exit::Bogus if machine.mux => Ok(Answer::Switch),
         Exit::Bogus | Exit::Reqidle | Exit::Rendezvous => Ok(Answer::Continue),
         Exit::Rdmsr { code } => vmexit_rdmsr(machine, cpu, exit, *code),
         Exit::Wrmsr { code, value } => vmexit_wrmsr(machine, cpu, exit, *code, *value),

@@ -170,7 +170,6 @@ mod tests {
         for (text, part) in [
             ("", "the path"),
             (",ro", "the path"),
-            ("/x,,ro", "two commas"),
             ("/x,ro=maybe", "disk.ro=maybe"),
             ("/x,sectorsize", "\"true\""),
             ("/x,sectorsize=256", "\"256\""),

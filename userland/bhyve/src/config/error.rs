@@ -27,7 +27,7 @@ pub enum ConfigError {
     Missing(String),
     /// An option with a dot where a single name is wanted.
     DottedOption(String),
-    /// Nothing between two commas.
+    /// A value without a name.
     EmptyOption,
 }
 
@@ -61,7 +61,9 @@ impl fmt::Display for ConfigError {
             } => write!(f, "{path}={value}: a number from {min} to {max} is wanted"),
             Self::Missing(path) => write!(f, "{path} is not set"),
             Self::DottedOption(name) => write!(f, "'{name}' is no name of an option"),
-            Self::EmptyOption => f.write_str("an option without a name: two commas in a row?"),
+            Self::EmptyOption => {
+                f.write_str("a value without the name of an option in front of it")
+            }
         }
     }
 }

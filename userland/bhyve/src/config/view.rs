@@ -134,15 +134,13 @@ impl<'a> NodeMut<'a> {
     }
 
     /// `name[=value],…`, as most devices' options are: what has no value is switched on.
+    /// Between two commas, as some front ends have them, there is no option.
     pub fn set_options(&mut self, text: &str) -> Result<(), ConfigError> {
-        if text.is_empty() {
-            return Ok(());
-        }
         for option in text.split(',') {
             match option.split_once('=') {
                 Some(("", _)) => return Err(ConfigError::EmptyOption),
                 Some((name, value)) => self.set(name, value)?,
-                None if option.is_empty() => return Err(ConfigError::EmptyOption),
+                None if option.is_empty() => {}
                 None => self.set_bool(option, true)?,
             }
         }
