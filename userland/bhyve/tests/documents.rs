@@ -20,7 +20,7 @@ fn options(leave_out: &str) -> Words {
         .collect()
 }
 
-/// What is refused in this version, whatever its argument is.
+/// What is refused in this version, whatever its argument is, and -K, which has no effect.
 const REFUSED: &str = "GKnr";
 
 fn file(name: &str) -> String {
