@@ -37,7 +37,7 @@ check_rust() {
 # Build and lab tools under the same name everywhere, then those that differ.
 apt_packages="build-essential python3 python3-venv clang-19 lld-19 llvm-19 libclang1-19 \
 	bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools busybox-static cpio gzip acpica-tools \
-	e2fsprogs mandoc makefs"
+	e2fsprogs mandoc makefs fdisk"
 
 apt_missing() {
 	for package in "$@"; do
@@ -181,6 +181,6 @@ else
 	die "neither apt-get nor FreeBSD's pkg here. Needed by hand: clang, lld and llvm 19 or newer with libclang;
   the rust-src component of the active Rust toolchain; python3 with venv, then
   \`python3 -m venv build/venv && build/venv/bin/pip install ziglang==$zig\`; and for the lab: bochs 2.7 with its
-  BIOS images, grub (i386-pc), xorriso, makefs, mtools, a static busybox, cpio, and headers, image and compiler of a Linux 6.1 kernel."
+  BIOS images, grub (i386-pc), xorriso, makefs, sfdisk, mtools, a static busybox, cpio, and headers, image and compiler of a Linux 6.1 kernel."
 fi
 [ -n "$check" ] || say "everything needed is here"

@@ -9,6 +9,7 @@ mod apic;
 mod bhyvectl;
 mod dmesg;
 mod entry_failure;
+mod freebsd;
 mod guests;
 mod host;
 mod kill;

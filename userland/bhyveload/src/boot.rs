@@ -2,6 +2,8 @@
 //! registers with their hidden parts, and for long mode the page tables (SDM vol. 3A, 4.5
 //! and 10.8.5) and the GDT (3.4.5). Access rights have the layout of SDM table 25-2.
 
+#![forbid(unsafe_code)]
+
 use vmmapi::{Reg, SegDesc, SegReg};
 
 use crate::layout::{Layout, LayoutError};

@@ -3,6 +3,8 @@
 //! real-mode part. Only kernels with a 64-bit entry point are taken: protocol 2.12, which
 //! x86-64 kernels have since Linux 3.8.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 
 use linux_loader::bootparam::{

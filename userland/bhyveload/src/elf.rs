@@ -2,6 +2,8 @@
 //! at their physical addresses, the entry point translated to a physical address, and the
 //! notes (PT_NOTE) that say how else an image can be entered.
 
+#![forbid(unsafe_code)]
+
 use crate::image::{Image, ImageError, Reader, Segment};
 
 pub const MAGIC: [u8; 4] = *b"\x7fELF";

@@ -1,5 +1,7 @@
 //! Flat binaries: the file's bytes as they are, started in real mode.
 
+#![forbid(unsafe_code)]
+
 use crate::image::{Image, ImageError, Segment};
 
 /// Where the BIOS would put a boot sector.

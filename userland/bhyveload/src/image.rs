@@ -2,6 +2,8 @@
 //! and every way an image can be wrong. Offsets and lengths come from the file and are
 //! never trusted: each read is checked, each sum can fail.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 
 use crate::bzimage::BzImageError;

@@ -2,6 +2,8 @@
 //! the loader's (page tables, GDT, boot information) in what is left. Two things never
 //! share a byte, and nothing lies where there is no RAM.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 
 use vmmapi::address_map::{CONVENTIONAL_END, EXTENDED_BASE};

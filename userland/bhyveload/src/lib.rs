@@ -4,9 +4,9 @@
 //! become), where things lie ([`layout`]), the first instruction's surroundings ([`boot`],
 //! for Linux [`linux`]), all of it as a [`plan`], and the plan carried out ([`load`]).
 //! FreeBSD's kernel comes with its modules and its environment ([`freebsd`]) from a disk or
-//! directory ([`fs`]). [`run`] puts these together; [`console`] is where progress is shown.
+//! directory ([`fs`]), or by FreeBSD's own loader ([`userboot`]). [`run`] puts these together; [`console`] is where progress is shown.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod boot;
 pub mod bzimage;
@@ -22,5 +22,9 @@ pub mod load;
 pub mod multiboot;
 pub mod options;
 pub mod plan;
+#[allow(unsafe_code)]
+pub mod platform;
 pub mod pvh;
 pub mod run;
+pub mod terminal;
+pub mod userboot;

@@ -2,6 +2,8 @@
 //! to the boot parameters (the "zero page": the kernel's own setup header, completed by the
 //! loader, and the E820 map), which tell of the command line and the initial RAM disk.
 
+#![forbid(unsafe_code)]
+
 use linux_loader::bootparam::{boot_e820_entry, boot_params as BootParams};
 use vm_memory::ByteValued;
 use vmmapi::address_map::{RSDP_BASE, e820};

@@ -33,35 +33,61 @@ pub fn read_files(options: &Options, kernel: &FileArg) -> Result<Request, String
     })
 }
 
-/// Creates the VM (or resets the one of that name) and carries the plan out. A VM that was
-/// created here is destroyed again if something fails.
-pub fn load(options: &Options, plan: &Plan<'_>) -> Result<(), Error> {
-    match Vm::create(&options.vm) {
-        Ok(vm) => {
-            let result = carry_out(&vm, options, plan);
-            if result.is_err() {
-                // What failed first is the error to report.
-                let _ = vm.destroy();
+/// A VM with its memory.
+pub struct Opened {
+    pub vm: Vm,
+    /// It was not there before.
+    is_new: bool,
+}
+
+impl Opened {
+    /// Creates the VM, or resets the one of that name.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let opened = match Vm::create(&options.vm) {
+            Ok(vm) => Self { vm, is_new: true },
+            Err(error) if error.is(libc::EEXIST) => {
+                let flags = OpenFlags {
+                    create: false,
+                    reinit: true,
+                };
+                let vm = Vm::open_with(&options.vm, flags)?;
+                Self { vm, is_new: false }
             }
-            result
+            Err(error) => return Err(error),
+        };
+        let mut flags = MemFlags::empty();
+        flags.set(MemFlags::WIRED, options.wired);
+        flags.set(MemFlags::INCORE, options.in_core);
+        opened.vm.set_memflags(flags);
+        match opened.vm.setup_memory(options.memory, MmapStyle::All) {
+            Ok(()) => Ok(opened),
+            Err(error) => {
+                opened.discard();
+                Err(error)
+            }
         }
-        Err(error) if error.is(libc::EEXIST) => {
-            let flags = OpenFlags {
-                create: false,
-                reinit: true,
-            };
-            carry_out(&Vm::open_with(&options.vm, flags)?, options, plan)
+    }
+
+    /// Destroys a VM that was created here: what failed is the error to report, whatever
+    /// comes of that.
+    pub fn discard(self) {
+        if self.is_new {
+            let _ = self.vm.destroy();
         }
-        Err(error) => Err(error),
     }
 }
 
-fn carry_out(vm: &Vm, options: &Options, plan: &Plan<'_>) -> Result<(), Error> {
-    let mut flags = MemFlags::empty();
-    flags.set(MemFlags::WIRED, options.wired);
-    flags.set(MemFlags::INCORE, options.in_core);
-    vm.set_memflags(flags);
-    vm.setup_memory(options.memory, MmapStyle::All)?;
+/// Carries the plan out on the VM.
+pub fn load(options: &Options, plan: &Plan<'_>) -> Result<(), Error> {
+    let opened = Opened::open(options)?;
+    let result = carry_out(&opened.vm, plan);
+    if result.is_err() {
+        opened.discard();
+    }
+    result
+}
+
+fn carry_out(vm: &Vm, plan: &Plan<'_>) -> Result<(), Error> {
     for piece in &plan.pieces {
         // A size beyond usize is beyond the guest's memory, which map_gpa() finds.
         let len = usize::try_from(piece.len).unwrap_or(usize::MAX);

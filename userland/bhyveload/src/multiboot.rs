@@ -2,6 +2,8 @@
 //! with ELF images of both classes and the a.out kludge, and the boot information that the
 //! kernel finds through EBX (3.3).
 
+#![forbid(unsafe_code)]
+
 use vmmapi::address_map::{CONVENTIONAL_END, EXTENDED_BASE, e820};
 
 use crate::elf;

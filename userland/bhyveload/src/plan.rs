@@ -2,6 +2,8 @@
 //! whole plan is made, and everything that can be wrong with the files found, before a VM
 //! is touched.
 
+#![forbid(unsafe_code)]
+
 use std::borrow::Cow;
 use std::fmt;
 

@@ -3,6 +3,8 @@
 //! whose note XEN_ELFNOTE_PHYS32_ENTRY holds the physical address to enter at, in 32-bit
 //! protected mode, with EBX pointing to the start information.
 
+#![forbid(unsafe_code)]
+
 use linux_loader::start_info::{
     XEN_HVM_START_MAGIC_VALUE, hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };

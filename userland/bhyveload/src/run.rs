@@ -3,15 +3,21 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+use vmmapi::VcpuId;
 
 use crate::console::Console;
 use crate::freebsd::loader::{self, FreeBsdError, HostFile};
 use crate::fs::{self, FileSystem, FsError, HostDir};
 use crate::load;
-use crate::options::{FileArg, OptionError, Options};
+use crate::options::{FileArg, LoaderChoice, OptionError, Options};
 use crate::plan::{self, Format, Plan};
+use crate::platform;
+use crate::terminal::Terminal;
+use crate::userboot::{self, Session, VmGuest};
 
 /// sysexits(3), as FreeBSD's bhyveload uses them.
 const EX_USAGE: u8 = 64;
@@ -43,6 +49,9 @@ impl Failure {
 
 /// Does all that the options ask for.
 pub fn run(options: &Options, progname: &str) -> Result<(), Failure> {
+    if wants_userboot(options) {
+        return run_userboot(options, progname);
+    }
     let mut console = open_console(options, progname)?;
     if let Some(kernel) = &options.kernel {
         return load_kernel(options, kernel, &mut console);
@@ -51,6 +60,61 @@ pub fn run(options: &Options, progname: &str) -> Result<(), Failure> {
         return Err(Failure::usage(OptionError::NothingToLoad));
     }
     load_freebsd(options, None, Vec::new(), &mut console)
+}
+
+fn wants_userboot(options: &Options) -> bool {
+    match options.loader {
+        LoaderChoice::Userboot => true,
+        LoaderChoice::Native => false,
+        LoaderChoice::Auto => {
+            options.os_loader.is_some() || (options.kernel.is_none() && userboot::is_here())
+        }
+    }
+}
+
+/// FreeBSD's own loader, in the guest's place until it hands a kernel over.
+fn run_userboot(options: &Options, progname: &str) -> Result<(), Failure> {
+    let os_error = |message: String| Failure {
+        status: EX_OSERR,
+        ..Failure::new(message)
+    };
+    let terminal = match &options.console {
+        None => Terminal::stdio().map_err(|error| os_error(cli::io_error(&error)))?,
+        Some(path) => {
+            let device = open_device(path)?;
+            let output = device.try_clone();
+            let output = output.map_err(|error| os_error(cli::io_error(&error)))?;
+            Terminal::new(device.into(), output.into())
+        }
+    };
+    let disks = userboot::open_disks(&options.disks).map_err(Failure::usage)?;
+    let directory = match &options.host_directory {
+        Some(path) => Some(HostDir::open(path).map_err(|e| os_error(format!("-h: {e}")))?),
+        None => None,
+    };
+    let object = userboot::object(options.os_loader.as_deref()).map_err(os_error)?;
+    let variables = Options::default_variables().into_iter();
+    let variables = variables.chain(options.variables_in_order());
+    // An argument of a process has no NUL.
+    let variables = variables
+        .filter_map(|text| CString::new(text).ok())
+        .collect();
+
+    let opened = load::Opened::open(options).map_err(Failure::new)?;
+    let guest = VmGuest {
+        vm: opened.vm.clone(),
+        vcpu: opened.vm.vcpu(VcpuId::BSP),
+    };
+    let mut session = Session::new(guest, terminal, progname);
+    session.directory = directory;
+    session.disks = disks;
+    session.variables = variables;
+    session.is_explicit = options.os_loader.is_some();
+    session.terminal.make_raw();
+    platform::userboot::run(&object, options.disks.len(), Box::new(session)).map_err(|why| {
+        opened.discard();
+        os_error(format!("{}: {why}", object.display()))
+    })
 }
 
 /// An image that --kernel names.
@@ -230,24 +294,28 @@ fn carry_out(
 }
 
 fn open_console(options: &Options, progname: &str) -> Result<Console, Failure> {
-    let Some(path) = &options.console else {
-        return Ok(Console::stdio(progname));
-    };
+    match &options.console {
+        None => Ok(Console::stdio(progname)),
+        Some(path) => Ok(Console::new(Box::new(open_device(path)?), true, progname)),
+    }
+}
+
+/// A terminal device for -c.
+fn open_device(path: &str) -> Result<File, Failure> {
     let could_not = |why: &str| Failure::usage(format!("Could not open '{path}': {why}"));
-    let is_terminal = std::fs::metadata(path)
+    let is_device = std::fs::metadata(path)
         .map_err(|error| could_not(&cli::io_error(&error)))?
         .file_type()
         .is_char_device();
-    if !is_terminal {
+    if !is_device {
         return Err(could_not("not a terminal device"));
     }
-    let file = OpenOptions::new()
+    OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
-        .map_err(|error| could_not(&cli::io_error(&error)))?;
-    Ok(Console::new(Box::new(file), true, progname))
+        .map_err(|error| could_not(&cli::io_error(&error)))
 }
 
 #[cfg(test)]

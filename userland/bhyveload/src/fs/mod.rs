@@ -5,6 +5,8 @@
 //! Paths are text with `/` between names and begin at the file system's root, with or
 //! without a leading `/`.
 
+#![forbid(unsafe_code)]
+
 mod bytes;
 pub mod disk;
 pub mod error;
