@@ -41,6 +41,7 @@ pub struct Settings {
     pub prefer_msi: bool,
     /// BARs are decoded before the guest has enabled them.
     pub enable_bars: bool,
+    /// ACPI tables in memory.
     pub acpi_tables: bool,
     pub mptable: bool,
     pub uuid: Option<Uuid>,
@@ -131,6 +132,9 @@ impl Settings {
         // Without these exits a vcpu that waits would keep the host CPU.
         let exits = [on("x86.vmexit_on_hlt")?, on("x86.vmexit_on_pause")?];
         on("config.dump")?;
+        // Tables that aren't in memory would be in QEMU's fw_cfg, for a boot ROM.
+        let tables = config.bool("acpi_tables", true)?;
+        let in_memory = config.bool("acpi_tables_in_memory", true)?;
         // 2013's -z: nothing depended on the guest's clock frequency then, and nothing does.
         config.get("compat.hz");
         // Without a keyboard it has no layout, as bhyve(8) has it without a frame buffer.
@@ -153,7 +157,7 @@ impl Settings {
             destroy_on_poweroff: on("destroy_on_poweroff")?,
             prefer_msi: off("virtio_msix")?,
             enable_bars: config.bool("pci.enable_bars", true)?,
-            acpi_tables: config.bool("acpi_tables", true)? && in_memory(config)?,
+            acpi_tables: tables && in_memory,
             mptable: config.bool("x86.mptable", true)?,
             uuid,
             utc: off("rtc.use_localtime")?,
@@ -176,11 +180,6 @@ fn memsize(config: &Config, variable: &'static str) -> Result<u64, SettingsError
             error,
         }),
     }
-}
-
-/// Tables that are in fw_cfg alone need a firmware that gets them there.
-fn in_memory(config: &Config) -> Result<bool, ConfigError> {
-    config.bool("acpi_tables_in_memory", true)
 }
 
 /// 2013's -g; 0 means none.

@@ -89,6 +89,7 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
         com_ports: &machine.board.com_ports,
         pci: &machine.board.pci,
         mptable: settings.mptable,
+        acpi_tables: settings.acpi_tables,
         utc: settings.utc,
     };
     firmware::build(&machine.vm, &description).map_err(|e| e.to_string())?;

@@ -57,18 +57,22 @@ pub struct Description<'a> {
     pub pci: &'a PciBus,
     /// Without -Y.
     pub mptable: bool,
+    pub acpi_tables: bool,
     /// -u.
     pub utc: bool,
 }
 
-/// Sets the clock and builds all tables (steps (13) and (14)).
+/// Sets the clock and builds the tables that are wanted (steps (13) and (14)).
 pub fn build(vm: &Vm, machine: &Description<'_>) -> Result<(), FirmwareError> {
     rtc::rtc_init(vm, machine.utc)?;
     if machine.mptable {
         mptable::mptable_build(vm, machine)?;
     }
     smbios::smbios_build(vm, machine)?;
-    acpi::acpi_build(vm, machine)
+    if machine.acpi_tables {
+        acpi::acpi_build(vm, machine)?;
+    }
+    Ok(())
 }
 
 /// Why a table can't be built.

@@ -72,6 +72,7 @@ pub enum PciError {
         at: Bdf,
         name: String,
     },
+    SecondBridge(Bdf),
     Device {
         name: String,
         error: DeviceError,
@@ -105,6 +106,9 @@ impl fmt::Display for PciError {
                 f,
                 "pci slot {at}: legacy device \"{name}\", use \"{alias}\" instead"
             ),
+            Self::SecondBridge(at) => {
+                write!(f, "pci slot {at}: Only one LPC bridge is allowed.")
+            }
             Self::NotYet { at, name } => {
                 write!(f, "pci slot {at}: {name} is not part of this version")
             }

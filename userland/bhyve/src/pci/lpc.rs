@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
-use super::device::{DeviceContext, DeviceError, FunctionSpec, Header, PciDevice};
+use super::device::{DeviceContext, DeviceError, FunctionSpec, Header, PciDevice, pcireg};
 use super::pirq::PirqRouter;
-use crate::config::View;
+use crate::config::{ConfigError, View};
 use crate::ports::Width;
 
 /// Its name in `-s`.
@@ -21,15 +21,30 @@ const PIRQA_ROUT: u8 = 0x60;
 const PIRQE_ROUT: u8 = 0x68;
 
 struct Lpc {
+    header: Header,
     router: Arc<PirqRouter>,
 }
 
-/// `lpc`. It is on bus 0, as its DSDT object covers the ISA bus' ports there.
-pub fn new(_: &View<'_>, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
+/// `lpc`. It is on bus 0, as its DSDT object covers the ISA bus' ports there. `pcireg` may
+/// give it another identity.
+pub fn new(config: &View<'_>, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
     if context.at.bus != 0 {
         return Err("the LPC bridge can be on bus 0 only".into());
     }
+    let id = |name, default| -> Result<u16, ConfigError> {
+        Ok(pcireg(config, name)?.unwrap_or(default))
+    };
     Ok(Arc::new(Lpc {
+        header: Header {
+            vendor: id("vendor", 0x8086)?,
+            device: id("device", 0x7000)?,
+            class: CLASS_BRIDGE,
+            subclass: SUBCLASS_ISA,
+            revision: id("revid", 0)? as u8,
+            subsystem_vendor: id("subvendor", 0)?,
+            subsystem: id("subdevice", 0)?,
+            ..Header::default()
+        },
         router: context.router,
     }))
 }
@@ -46,13 +61,7 @@ fn pirq(register: u8) -> Option<u8> {
 impl PciDevice for Lpc {
     fn spec(&self) -> FunctionSpec {
         FunctionSpec {
-            header: Header {
-                vendor: 0x8086,
-                device: 0x7000,
-                class: CLASS_BRIDGE,
-                subclass: SUBCLASS_ISA,
-                ..Header::default()
-            },
+            header: self.header,
             ..FunctionSpec::default()
         }
     }

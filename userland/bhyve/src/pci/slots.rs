@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::bus::{PciError, Slot};
-use super::{Bdf, registry};
+use super::{Bdf, lpc, registry};
 use crate::config::{Config, View};
 use crate::not_yet;
 
@@ -41,7 +41,11 @@ pub fn slots(config: &Config) -> Result<Vec<Slot<'_>>, PciError> {
             }
         }
     }
-    Ok(slots)
+    let mut bridges = slots.iter().filter(|slot| slot.device.name == lpc::NAME);
+    match (bridges.next(), bridges.next()) {
+        (Some(_), Some(second)) => Err(PciError::SecondBridge(second.at)),
+        _ => Ok(slots),
+    }
 }
 
 /// A number as a node's name has it: in decimal, without leading zeros.
@@ -87,6 +91,13 @@ mod tests {
         assert_eq!(message(&["pci.enable_bars=true"]), "");
         let lines = ["pci.0.31.0.device=lpc", "pci.2.0.7.device=hostbridge"];
         assert_eq!(message(&lines), "0:31:0 lpc;2:0:7 hostbridge;");
+    }
+
+    #[test]
+    fn there_is_one_isa_bus() {
+        let lines = ["pci.0.31.0.device=lpc", "pci.0.1.0.device=lpc"];
+        let said = message(&lines);
+        assert_eq!(said, "pci slot 0:1:0: Only one LPC bridge is allowed.");
     }
 
     #[test]
