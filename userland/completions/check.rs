@@ -1,6 +1,6 @@
 //! For the tests of bhyve, bhyveload and bhyvectl: which options, devices and other words a
 //! manual page and the completion files of the shells know, so that they can be compared with
-//! the program's own tables.
+//! the program's own tables; and the command lines in documents, so that they can be parsed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -116,4 +116,74 @@ pub fn same(what: &str, documented: &Words, known: &Words) {
         missing.is_empty() && unknown.is_empty(),
         "{what}: not there: {missing:?}; there, but unknown to the program: {unknown:?}"
     );
+}
+
+/// Where command lines stand.
+const DOCUMENTS: [&str; 9] = [
+    "../README.md",
+    "../docs/handbook.md",
+    "../docs/loading.md",
+    "../kmod/vmm_rs.4",
+    "bhyve/bhyve.8",
+    "bhyve/bhyve_config.5",
+    "bhyveload/bhyveload.8",
+    "bhyvectl/bhyvectl.8",
+    "rc.d/vmm_rs",
+];
+
+/// The arguments of each command line in a document that starts `program`, with the line.
+/// Those with something left out are not for parsing.
+pub fn command_lines(program: &str) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    for document in DOCUMENTS {
+        // A backslash continues a line; in mdoc it is written \e.
+        let text = userland(document).replace("\\e\n", "").replace("\\\n", "");
+        let mut block = false;
+        for line in text.lines() {
+            match line {
+                "```sh" => block = true,
+                "```" | ".Ed" => block = false,
+                _ => block |= line.starts_with(".Bd"),
+            }
+            // Outside of blocks a command stands between backquotes, or behind .Dl.
+            let parts: Vec<&str> = match line.strip_prefix(".Dl ") {
+                Some(command) => vec![command],
+                None if block => vec![line],
+                None => line.split('`').skip(1).step_by(2).collect(),
+            };
+            for part in parts {
+                let command = part.trim_start().trim_start_matches("while ");
+                let left_out = ["...", "…", "TEXT", "FILE"];
+                let Some(arguments) = command.strip_prefix(&format!("{program} ")) else {
+                    continue;
+                };
+                if !left_out.iter().any(|sign| command.contains(sign)) {
+                    found.push((format!("{document}: {command}"), words(arguments)));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// As a shell has them, up to whatever isn't an argument any more.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let (mut word, mut quote) = (String::new(), None);
+    for c in text.chars().chain([' ']) {
+        match (c, quote) {
+            ('"' | '\'', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            (' ' | '\t', None) => {
+                if ["&&", "&", "|", "#"].contains(&word.as_str()) || word.starts_with('>') {
+                    break;
+                }
+                if !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            _ => word.push(c),
+        }
+    }
+    words
 }

@@ -86,3 +86,18 @@ fn the_manual_and_each_completion_have_every_device_and_no_other() {
         assert_eq!(&words, known, "{name}: {from}");
     }
 }
+
+#[test]
+fn every_documented_command_line_is_understood_or_refused_by_name() {
+    let lines = check::command_lines("bhyve");
+    assert!(lines.len() >= 10, "{}", lines.len());
+    for (line, args) in lines
+        .iter()
+        .filter(|(_, args)| !args.contains(&"-k".into()))
+    {
+        if let Err(error) = bhyve::options::parse(args, None) {
+            let said = error.to_string();
+            assert!(said.contains("not part of this version"), "{line}: {said}");
+        }
+    }
+}

@@ -26,3 +26,14 @@ fn each_completion_has_every_option_but_2013s_and_no_other() {
         check::same(&file, &options, &known);
     }
 }
+
+#[test]
+fn every_documented_command_line_is_understood() {
+    let lines = check::command_lines("bhyveload");
+    assert!(lines.len() >= 10, "{}", lines.len());
+    for (line, args) in lines {
+        if let Err(error) = bhyveload::options::parse(&args) {
+            panic!("{line}: {error}");
+        }
+    }
+}
