@@ -50,9 +50,23 @@ pub enum Op {
     },
     /// Bytes in memory, near its beginning where the queues are.
     Memory { at: u16, bytes: Vec<u8> },
+    /// A command of a disk or CD, with its FIS and packet.
+    Command {
+        port: u8,
+        slot: u8,
+        flags: u16,
+        fis: [u8; 20],
+        packet: [u8; 12],
+        parts: Vec<Part>,
+    },
     /// A descriptor of a queue; then it is made available, and the device is notified.
     Request { queue: u8, parts: Vec<Part> },
 }
+
+/// Where port n of an AHCI controller has its command list, received FISes behind it, and a
+/// page further one command table for all slots (AHCI 1.3.1, 4.2).
+const LISTS: u64 = 0x1000;
+const LIST_STEP: u64 = 0x2000;
 
 /// One buffer of a request.
 #[derive(Arbitrary, Debug)]
@@ -115,6 +129,7 @@ impl Machine {
             memory_end: Gpa(MEMORY as u64),
             controller: controller.clone(),
             router: Arc::new(PirqRouter::new(controller.clone(), 32)),
+            boot_order: Arc::default(),
             prefer_msi: false,
             enable_bars: true,
         };
@@ -266,7 +281,76 @@ impl Machine {
             }
             Op::Memory { at, bytes } => self.put(u64::from(*at), bytes),
             Op::Request { queue, parts } => self.request(u64::from(*queue % 6), parts),
+            Op::Command {
+                port,
+                slot,
+                flags,
+                fis,
+                packet,
+                parts,
+            } => self.command(port & 1, slot & 31, *flags, (fis, packet), parts),
         }
+    }
+
+    /// As a driver of an AHCI controller: both ports run.
+    pub fn start_ahci(&mut self) {
+        let base = self.bars[5].1;
+        let write = |register: u64, value: u64| {
+            self.mmio.write(Gpa(base + register), 4, value);
+        };
+        write(4, 1 << 31 | 2);
+        for port in 0..2 {
+            let (registers, list) = (0x100 + 0x80 * port, LISTS + LIST_STEP * port);
+            write(registers, list);
+            write(registers + 0x08, list + 0x400);
+            write(registers + 0x14, 0xffff_ffff);
+            write(registers + 0x18, 0x10);
+            write(registers + 0x18, 0x11);
+        }
+    }
+
+    /// Puts a command into a slot and lets the port work on it.
+    fn command(
+        &self,
+        port: u8,
+        slot: u8,
+        flags: u16,
+        (fis, packet): (&[u8], &[u8]),
+        parts: &[Part],
+    ) {
+        let list = LISTS + LIST_STEP * u64::from(port);
+        let table = list + 0x1000;
+        let parts = &parts[..parts.len().min(32)];
+        // The length of the FIS is right mostly: five words.
+        let words = if flags & 0x1f == 0x1f { 3 } else { 5 };
+        let header = u32::from(flags & !0x1f | words) | (parts.len() as u32) << 16;
+        let mut bytes = header.to_le_bytes().to_vec();
+        bytes.extend([0; 4]);
+        bytes.extend(table.to_le_bytes());
+        self.put(list + 32 * u64::from(slot), &bytes);
+        // A command from the host, unless it says otherwise.
+        let mut fis = fis.to_vec();
+        if fis[0] & 1 == 0 {
+            (fis[0], fis[1]) = (0x27, 0x80);
+        }
+        self.put(table, &fis);
+        self.put(table + 0x40, packet);
+        for (n, part) in (0..).zip(parts) {
+            let gpa = (u64::from(part.gpa) << 2) + 0x1_0000;
+            self.put(gpa, &part.bytes);
+            let mut entry = gpa.to_le_bytes().to_vec();
+            entry.extend([0; 4]);
+            entry.extend((u32::from(part.len) | u32::from(part.write) << 31).to_le_bytes());
+            self.put(table + 0x80 + 16 * n, &entry);
+        }
+        let registers = self.bars[5].1 + 0x100 + 0x80 * u64::from(port);
+        let issue = 1 << slot;
+        if flags & 1 << 15 != 0 {
+            self.mmio.write(Gpa(registers + 0x34), 4, issue);
+        }
+        let before = *self.controller.messages.lock().unwrap();
+        self.mmio.write(Gpa(registers + 0x38), 4, issue);
+        self.wait_since(before);
     }
 
     fn put(&self, at: u64, bytes: &[u8]) {
@@ -299,7 +383,11 @@ impl Machine {
         self.put(at + 0x1000 + 2, &index.to_le_bytes());
         let before = *self.controller.messages.lock().unwrap();
         self.mmio.write(Gpa(notify + queue * multiplier), 2, queue);
-        // A device that answers does so soon; nothing depends on it.
+        self.wait_since(before);
+    }
+
+    /// A device that answers does so soon; nothing depends on it.
+    fn wait_since(&self, before: u64) {
         let messages = self.controller.messages.lock().unwrap();
         let _ = self.controller.changed.wait_timeout_while(
             messages,

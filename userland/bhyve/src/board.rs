@@ -13,6 +13,8 @@ use vmmapi::{Gpa, SuspendHow, Vm};
 use crate::backend::{Backend, BackendError};
 use crate::config::Config;
 use crate::controllers::Controllers;
+use crate::devices::fwcfg::{self, BootOrder, FwCfg, Item, ItemError};
+use crate::devices::pctestdev::{self, TestdevError};
 use crate::devices::pm::PowerButton;
 use crate::devices::serial::{self, COM_PORTS};
 use crate::devices::{Suspend, bvmcons, kbdc, pm, post};
@@ -25,7 +27,7 @@ use crate::pci::bus::{PciBus, PciError, Slot, Surroundings};
 use crate::pci::pirq::PirqRouter;
 use crate::pci::{InterruptController, lpc, slots};
 use crate::ports::{PortBus, RegisterError};
-use crate::settings::Settings;
+use crate::settings::{FirmwareInterface, Settings};
 
 /// The devices and the buses that they are on.
 pub struct Board {
@@ -44,6 +46,8 @@ pub enum BuildError {
     Mmio(MmioError),
     Pci(PciError),
     Backend { device: String, error: BackendError },
+    Testdev(TestdevError),
+    FwCfg(ItemError),
     Thread(std::io::Error),
 }
 
@@ -53,6 +57,8 @@ impl fmt::Display for BuildError {
             Self::Register(error) => error.fmt(f),
             Self::Mmio(error) => error.fmt(f),
             Self::Pci(error) => error.fmt(f),
+            Self::Testdev(error) => error.fmt(f),
+            Self::FwCfg(error) => write!(f, "-f: {error}"),
             Self::Backend { device, error } => write!(f, "{device}: {error}"),
             Self::Thread(error) => write!(f, "a thread can't be started: {error}"),
         }
@@ -72,6 +78,8 @@ impl Board {
         config: &Config,
         settings: &Settings,
         ioapic: Option<IoApic>,
+        fwcfg: &[Item],
+        exit: pctestdev::Exit,
     ) -> Result<Self, BuildError> {
         let slots = slots::slots(config).map_err(BuildError::Pci)?;
         let controllers = Arc::new(Controllers(vm.clone()));
@@ -84,7 +92,26 @@ impl Board {
         init_inout(&ports, settings, &suspend)?;
         let bridge = slots.iter().any(|slot| slot.device.name == lpc::NAME);
         let com_ports = init_com_ports(&ports, config, bridge, &controllers, &router)?;
-        let (mmio, pci) = init_pci(vm, &slots, settings, &ports, controllers, router, suspend)?;
+        let surroundings = Surroundings {
+            ports: Arc::clone(&ports),
+            mmio: Arc::default(),
+            memory: vm.memory(),
+            memory_end: Gpa(HIGHMEM_BASE + vm.highmem_size()),
+            controller: controllers.clone(),
+            router,
+            boot_order: Arc::default(),
+            prefer_msi: settings.prefer_msi,
+            enable_bars: settings.enable_bars,
+        };
+        let pci = init_pci(&slots, &surroundings, suspend)?;
+        let Surroundings {
+            mmio, boot_order, ..
+        } = surroundings;
+        if bridge && settings.pctestdev {
+            pctestdev::register(&ports, &mmio, controllers, pins, exit)
+                .map_err(BuildError::Testdev)?;
+        }
+        init_fwcfg(&ports, settings, fwcfg, &boot_order)?;
         Ok(Self {
             ports,
             mmio,
@@ -162,32 +189,48 @@ fn init_com_ports(
 
 /// PCI (step (9)): the bus is always there; `slots` says what is on it.
 fn init_pci(
-    vm: &Vm,
     slots: &[Slot<'_>],
-    settings: &Settings,
-    ports: &Arc<PortBus>,
-    controllers: Arc<Controllers>,
-    router: Arc<PirqRouter>,
+    surroundings: &Surroundings,
     suspend: Suspend,
-) -> Result<(Arc<MmioMap>, Arc<PciBus>), BuildError> {
-    let mmio = Arc::new(MmioMap::default());
-    let surroundings = Surroundings {
-        ports: Arc::clone(ports),
-        mmio: Arc::clone(&mmio),
-        memory: vm.memory(),
-        memory_end: Gpa(HIGHMEM_BASE + vm.highmem_size()),
-        controller: controllers,
-        router,
-        prefer_msi: settings.prefer_msi,
-        enable_bars: settings.enable_bars,
-    };
-    let bus = Arc::new(PciBus::new(slots, &surroundings).map_err(BuildError::Pci)?);
+) -> Result<Arc<PciBus>, BuildError> {
+    let Surroundings { ports, mmio, .. } = surroundings;
+    let bus = Arc::new(PciBus::new(slots, surroundings).map_err(BuildError::Pci)?);
     let config = Arc::new(ConfigPorts::new(Arc::clone(&bus), suspend));
     ports.register("PCI configuration", PORT, PORTS, config)?;
     let ecam = Arc::new(Ecam(Arc::clone(&bus)));
     mmio.register("PCI ECAM", ECAM_BASE, ECAM_SIZE, ecam)
         .map_err(BuildError::Mmio)?;
-    Ok((mmio, bus))
+    Ok(bus)
+}
+
+/// QEMU's firmware interface, if that is the one wanted. bhyve's own is for a boot ROM alone:
+/// without one nobody sees what -f and bootindex say, and the person is told.
+fn init_fwcfg(
+    ports: &PortBus,
+    settings: &Settings,
+    items: &[Item],
+    boot_order: &BootOrder,
+) -> Result<(), BuildError> {
+    let boot_order = boot_order.file();
+    match settings.fwcfg {
+        FirmwareInterface::Qemu => {
+            let items = items.iter().cloned().chain(boot_order).collect();
+            let device = FwCfg::new(settings.cpus, items).map_err(BuildError::FwCfg)?;
+            ports.register("fw_cfg", fwcfg::PORT, fwcfg::PORTS, Arc::new(device))?;
+        }
+        FirmwareInterface::Bhyve => {
+            for what in [
+                (!items.is_empty()).then_some("-f"),
+                boot_order.map(|_| "bootindex"),
+            ]
+            .into_iter()
+            .flatten()
+            {
+                eprintln!("bhyve: {what} has no effect without -o lpc.fwcfg=qemu");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn open_backend(device: &str, spec: Option<&str>) -> Result<Backend, BuildError> {

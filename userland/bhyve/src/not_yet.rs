@@ -77,16 +77,10 @@ const VARIABLES: [(&str, &str); 3] = [
 ];
 
 /// Variables that ask for it by being on.
-const SWITCHES: [(&str, &str); 2] = [
-    (
-        "lpc.pc-testdev",
-        "the PC test device is not part of this version",
-    ),
-    (
-        "compat.breakpoint",
-        "-B, 2013's breakpoint at the first entry, is not part of this version",
-    ),
-];
+const SWITCHES: [(&str, &str); 1] = [(
+    "compat.breakpoint",
+    "-B, 2013's breakpoint at the first entry, is not part of this version",
+)];
 
 /// The first variable that asks for something that isn't there.
 pub fn variable(config: &Config) -> Option<Refused> {
@@ -107,10 +101,6 @@ pub fn variable(config: &Config) -> Option<Refused> {
         {
             return Some(refuse(name, value, what));
         }
-    }
-    if let Some(value) = config.get("lpc.fwcfg").filter(|value| value != "bhyve") {
-        let what = "of firmware interfaces there is bhyve only in this version";
-        return Some(refuse("lpc.fwcfg", value, what));
     }
     // The debug server is on if it has a port; the others say how it would be.
     let _ = (config.get("gdb.address"), config.get("gdb.wait"));

@@ -26,6 +26,8 @@ pub enum End {
     Failed(String),
     /// A signal asks for the end of bhyve, whatever the guest does.
     Signal(i32),
+    /// The guest has chosen the exit code (pc-testdev).
+    Exit(u8),
 }
 
 impl End {
@@ -37,6 +39,7 @@ impl End {
             Self::Suspended(SuspendHow::Halt) => 2,
             Self::Suspended(SuspendHow::TripleFault) => 3,
             Self::Suspended(SuspendHow::Destroy) | Self::Failed(_) => 4,
+            Self::Exit(code) => *code,
             // As a shell reports a process that a signal ended.
             Self::Signal(signal) => 128u8.saturating_add(*signal as u8),
         }

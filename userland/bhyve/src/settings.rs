@@ -39,6 +39,9 @@ pub struct Settings {
     pub destroy_on_poweroff: bool,
     /// virtio devices have MSI instead of MSI-X.
     pub prefer_msi: bool,
+    pub fwcfg: FirmwareInterface,
+    /// `pc-testdev` is behind the LPC bridge.
+    pub pctestdev: bool,
     /// BARs are decoded before the guest has enabled them.
     pub enable_bars: bool,
     /// ACPI tables in memory.
@@ -50,6 +53,14 @@ pub struct Settings {
     pub bvm_console: Option<String>,
     /// The TCP port of 2013's debug port 0x224 (-g).
     pub debug_port: Option<u16>,
+}
+
+/// Which interface firmware has at port 0x510.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FirmwareInterface {
+    /// bhyve's own, which only a boot ROM uses.
+    Bhyve,
+    Qemu,
 }
 
 /// Why there can't be such a machine.
@@ -66,6 +77,7 @@ pub enum SettingsError {
     Cpu(CpuError),
     Uuid(String),
     Refused(Refused),
+    FirmwareInterface(String),
 }
 
 impl SettingsError {
@@ -94,6 +106,9 @@ impl fmt::Display for SettingsError {
             Self::Cpu(error) => error.fmt(f),
             Self::Uuid(text) => write!(f, "Invalid UUID '{text}': {UuidError}"),
             Self::Refused(refused) => refused.fmt(f),
+            Self::FirmwareInterface(name) => {
+                write!(f, "lpc.fwcfg={name}: bhyve or qemu is wanted")
+            }
         }
     }
 }
@@ -156,6 +171,8 @@ impl Settings {
             verbose_msr: on("x86.verbosemsr")?,
             destroy_on_poweroff: on("destroy_on_poweroff")?,
             prefer_msi: off("virtio_msix")?,
+            fwcfg: firmware_interface(config)?,
+            pctestdev: on("lpc.pc-testdev")?,
             enable_bars: config.bool("pci.enable_bars", true)?,
             acpi_tables: tables && in_memory,
             mptable: config.bool("x86.mptable", true)?,
@@ -179,6 +196,15 @@ fn memsize(config: &Config, variable: &'static str) -> Result<u64, SettingsError
             text,
             error,
         }),
+    }
+}
+
+fn firmware_interface(config: &Config) -> Result<FirmwareInterface, SettingsError> {
+    match config.get("lpc.fwcfg") {
+        None => Ok(FirmwareInterface::Bhyve),
+        Some(name) if name == "bhyve" => Ok(FirmwareInterface::Bhyve),
+        Some(name) if name == "qemu" => Ok(FirmwareInterface::Qemu),
+        Some(name) => Err(SettingsError::FirmwareInterface(name)),
     }
 }
 

@@ -5,7 +5,8 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use vmmapi::devices::X2apicState;
@@ -13,6 +14,7 @@ use vmmapi::{Capability, MemFlags, MmapStyle, Reg, SuspendHow, Vcpu, VcpuId, Vm}
 
 use crate::board::Board;
 use crate::config::Config;
+use crate::devices::pctestdev;
 use crate::firmware::ioapic::ioapic_init;
 use crate::firmware::{self, Description};
 use crate::machine::Machine;
@@ -20,7 +22,7 @@ use crate::options::{DEFAULT_MEMORY, Options};
 use crate::platform::{self, Signals};
 use crate::report;
 use crate::run::{self, End, Ended};
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{FirmwareInterface, Settings, SettingsError};
 use crate::signals;
 use crate::topology::Pinning;
 
@@ -71,7 +73,10 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
     // From here on signals wait for their thread, in all threads to come.
     let signals = Signals::block().map_err(|e| format!("signals can't be blocked: {e}"))?;
     let ioapic = ioapic_init(&vm).map_err(|e| e.to_string())?;
-    let board = Board::new(&vm, config, &settings, ioapic).map_err(|e| e.to_string())?;
+    let (ended, ends) = channel();
+    let exit = debug_exit(ended.clone());
+    let board = Board::new(&vm, config, &settings, ioapic, &options.fwcfg, exit)
+        .map_err(|e| e.to_string())?;
     let machine = Machine::new(vm, board, &settings);
     // What bhyveload left to begin at (steps (11) and (12)).
     machine
@@ -91,12 +96,12 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
         mptable: settings.mptable,
         acpi_tables: settings.acpi_tables,
         utc: settings.utc,
+        fwcfg: settings.fwcfg == FirmwareInterface::Qemu,
     };
     firmware::build(&machine.vm, &description).map_err(|e| e.to_string())?;
     check_variables(config)?;
     platform::set_process_title(&settings.vm);
     let machine = Arc::new(machine);
-    let (ended, ends) = channel();
     signals::start(signals, Arc::clone(&machine), ended.clone())
         .map_err(|e| format!("the signal thread can't be started: {e}"))?;
     let pinning = pinning(&settings)?;
@@ -115,9 +120,20 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
         End::Suspended(SuspendHow::Destroy) => {
             Some(format!("{}: the VM was destroyed", machine.vm.name()))
         }
-        End::Suspended(_) | End::Signal(_) => None,
+        End::Suspended(_) | End::Signal(_) | End::Exit(_) => None,
     };
     Ok(Outcome { end, report })
+}
+
+/// What the debug exit port does: the vcpu that asks never goes on.
+fn debug_exit(ended: Sender<Ended>) -> pctestdev::Exit {
+    Box::new(move |code| {
+        if ended.send((None, End::Exit(code))).is_ok() {
+            loop {
+                thread::park();
+            }
+        }
+    })
 }
 
 /// All that is to be read has been read. What nobody wanted is refused where it belongs to a

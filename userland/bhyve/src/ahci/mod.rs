@@ -85,7 +85,7 @@ impl PciDevice for Ahci {
 
 /// A controller from its node.
 pub fn ahci(config: &View<'_>, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    let devices = options::open(config, &context.name)?;
+    let devices = options::open(config, &context)?;
     let hba = Hba::new(devices, &context);
     let threads = hba
         .start(&format!("blk-{}:{}", context.at.slot, context.at.function))

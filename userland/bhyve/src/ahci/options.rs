@@ -12,7 +12,7 @@ use super::registers::MAX_PORTS;
 use crate::block::options::{self as disk_options, text_field};
 use crate::block::{self, DiskOptions, HostErrors, OpenError, default_serial};
 use crate::config::{NodeMut, View};
-use crate::pci::DeviceError;
+use crate::pci::{DeviceContext, DeviceError};
 
 /// What is wrong with a controller's options.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,16 +91,21 @@ fn parse_port(
     disk_options::parse(&mut port, disk)
 }
 
-/// The devices at the ports, by number. `name` is the controller's, for messages.
-pub fn open(config: &View<'_>, name: &str) -> Result<Vec<Option<Device>>, DeviceError> {
+/// The devices at the ports of that controller, by number.
+pub fn open(
+    config: &View<'_>,
+    context: &DeviceContext,
+) -> Result<Vec<Option<Device>>, DeviceError> {
     let Some(ports) = config.node("port") else {
         return Ok(Vec::new());
     };
     let mut devices = Vec::new();
     for number in 0..MAX_PORTS {
         let port = ports.node(&number.to_string());
-        let name = format!("{name} port {number}");
-        let device = port.map(|port| open_port(&port, &name)).transpose();
+        let name = format!("{} port {number}", context.name);
+        let device = port
+            .map(|port| open_port(&port, &name, context))
+            .transpose();
         devices.push(device.map_err(|error| format!("port {number}: {error}"))?);
     }
     let used = devices.iter().rposition(Option::is_some);
@@ -108,7 +113,11 @@ pub fn open(config: &View<'_>, name: &str) -> Result<Vec<Option<Device>>, Device
     Ok(devices)
 }
 
-fn open_port(config: &View<'_>, name: &str) -> Result<Device, DeviceError> {
+fn open_port(
+    config: &View<'_>,
+    name: &str,
+    context: &DeviceContext,
+) -> Result<Device, DeviceError> {
     let kind = config.required("type")?;
     let kind = match kind.as_str() {
         "hd" => Kind::Disk,
@@ -142,7 +151,7 @@ fn open_port(config: &View<'_>, name: &str) -> Result<Device, DeviceError> {
     };
     // A CD is never written.
     options.read_only |= kind == Kind::Cd;
-    let medium = match block::open(&options, name) {
+    let medium = match block::open(&options, name, context) {
         Ok(disk) => Some(disk),
         // vm-bhyve's way to say that there is no medium.
         Err(OpenError::Empty { .. }) if kind == Kind::Cd => None,
@@ -210,7 +219,9 @@ mod tests {
                 config.set(variable, value).unwrap();
             }
             let node = config.node("d").unwrap();
-            open(&node, "ahci").unwrap_err().to_string()
+            open(&node, &DeviceContext::of_test("ahci"))
+                .unwrap_err()
+                .to_string()
         };
         assert_eq!(
             refusal(&[("d.port.1.type", "fd")]),

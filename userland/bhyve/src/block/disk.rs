@@ -15,15 +15,31 @@ use vmmapi::GuestRange;
 
 use super::options::{DiskOptions, MIN_SECTOR};
 use crate::buffers::Buffers;
+use crate::pci::Bdf;
 use crate::platform::disk as host;
 
 /// Why a disk can't be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    Io { path: PathBuf, error: io::Error },
+    Io {
+        path: PathBuf,
+        error: io::Error,
+    },
     NoDisk(PathBuf),
-    Empty { path: PathBuf, sector: u32 },
-    SectorSize { path: PathBuf, wanted: u32, is: u32 },
+    Empty {
+        path: PathBuf,
+        sector: u32,
+    },
+    SectorSize {
+        path: PathBuf,
+        wanted: u32,
+        is: u32,
+    },
+    /// Another device has that place among those to boot from.
+    BootIndex {
+        index: u64,
+        by: Bdf,
+    },
 }
 
 impl std::error::Error for OpenError {}
@@ -48,6 +64,9 @@ impl fmt::Display for OpenError {
                 "{} has sectors of {is} bytes: sectorsize={wanted} is no multiple of that",
                 path.display()
             ),
+            Self::BootIndex { index, by } => {
+                write!(f, "bootindex={index} is that of the device in slot {by}")
+            }
         }
     }
 }

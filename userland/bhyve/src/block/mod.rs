@@ -14,10 +14,16 @@ pub use disk::{Disk, OpenError};
 pub use errors::HostErrors;
 pub use options::DiskOptions;
 
-/// Opens what the options name, for the device with that name. That a disk turns out to be
-/// read-only is said.
-pub fn open(options: &DiskOptions, name: &str) -> Result<Disk, OpenError> {
+use crate::pci::DeviceContext;
+
+/// Opens what the options name; `name` is who wants it, for messages. That a disk turns out to be read-only is
+/// said; one with a bootindex gets its place.
+pub fn open(options: &DiskOptions, name: &str, context: &DeviceContext) -> Result<Disk, OpenError> {
     let disk = Disk::open(options)?;
+    if let Some(index) = options.boot_index {
+        let taken = context.boot_order.add(index, context.at);
+        taken.map_err(|by| OpenError::BootIndex { index, by })?;
+    }
     if disk.read_only() && !options.read_only {
         eprintln!(
             "bhyve: {name}: {} can't be written: the disk is read-only\r",

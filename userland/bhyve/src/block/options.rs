@@ -25,6 +25,8 @@ pub struct DiskOptions {
     pub no_delete: bool,
     /// Bytes of a logical and of a physical sector.
     pub sector_size: Option<(u32, u32)>,
+    /// Its place among those that firmware boots from.
+    pub boot_index: Option<u64>,
 }
 
 /// What is wrong with it.
@@ -32,7 +34,6 @@ pub struct DiskOptions {
 pub enum OptionError {
     NoPath,
     SectorSize(String),
-    BootIndex,
 }
 
 impl std::error::Error for OptionError {}
@@ -47,9 +48,6 @@ impl fmt::Display for OptionError {
                 f,
                 "invalid sector size \"{text}\": powers of two from {MIN_SECTOR} on are wanted, \
                  the logical one no larger than the physical one"
-            ),
-            Self::BootIndex => f.write_str(
-                "bootindex is for firmware with fw_cfg, which is not part of this version",
             ),
         }
     }
@@ -84,9 +82,6 @@ impl DiskOptions {
     /// From a disk's node, which may have variables of the device's own, too.
     pub fn read(config: &View<'_>) -> Result<Self, DeviceError> {
         let sector_size = config.get("sectorsize");
-        if config.get("bootindex").is_some() {
-            return Err(OptionError::BootIndex.into());
-        }
         // Both names are read, whichever is set.
         let (direct, sync) = (config.bool("direct", false)?, config.bool("sync", false)?);
         Ok(Self {
@@ -95,6 +90,7 @@ impl DiskOptions {
             sync: direct || sync,
             read_only: config.bool("ro", false)?,
             no_delete: config.bool("nodelete", false)?,
+            boot_index: config.number("bootindex", 0, u32::MAX.into())?,
             sector_size: sector_size
                 .map(|text| parse_sector_size(&text))
                 .transpose()?,
@@ -176,7 +172,7 @@ mod tests {
             ("/x,sectorsize=4096/512", "\"4096/512\""),
             ("/x,sectorsize=1000", "\"1000\""),
             ("/x,sectorsize=512/", "\"512/\""),
-            ("/x,bootindex=1", "fw_cfg"),
+            ("/x,bootindex=first", "disk.bootindex=first"),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(part), "{text}: {message}");

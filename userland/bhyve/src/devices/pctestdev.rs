@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,6 +37,15 @@ pub type Exit = Box<dyn Fn(u8) + Send + Sync>;
 pub enum TestdevError {
     Ports(RegisterError),
     Memory(MmioError),
+}
+
+impl fmt::Display for TestdevError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ports(error) => write!(f, "{NAME}: {error}"),
+            Self::Memory(error) => write!(f, "{NAME}: {error}"),
+        }
+    }
 }
 
 /// Puts all parts on their buses. `pins` is how many the I/O APIC has.

@@ -69,6 +69,8 @@ pub struct Hardware {
     pub lpc: Option<Bdf>,
     pub buses: Vec<RootBus>,
     pub intx: Vec<IntxWire>,
+    /// QEMU's firmware configuration device.
+    pub fwcfg: bool,
 }
 
 /// Builds all tables.
@@ -90,6 +92,7 @@ pub fn acpi_build(vm: &Vm, machine: &Description<'_>) -> Result<(), FirmwareErro
             .map(|(at, _)| at),
         buses: pci.buses().to_vec(),
         intx: pci.intx_wires().to_vec(),
+        fwcfg: machine.fwcfg,
     };
     super::install(vm, NAME, super::ACPI, &tables(&hardware))
 }

@@ -60,6 +60,8 @@ pub struct Description<'a> {
     pub acpi_tables: bool,
     /// -u.
     pub utc: bool,
+    /// QEMU's firmware configuration device is there.
+    pub fwcfg: bool,
 }
 
 /// Sets the clock and builds the tables that are wanted (steps (13) and (14)).

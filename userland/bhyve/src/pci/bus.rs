@@ -19,6 +19,7 @@ use super::interrupts::{InterruptController, Interrupts};
 use super::pirq::{PirqRouter, Route};
 use super::registry::DeviceType;
 use crate::config::View;
+use crate::devices::fwcfg::BootOrder;
 use crate::mmio::MmioMap;
 use crate::ports::{PortBus, Width};
 
@@ -44,6 +45,8 @@ pub struct Surroundings {
     pub memory_end: Gpa,
     pub controller: Arc<dyn InterruptController>,
     pub router: Arc<PirqRouter>,
+    /// Filled by the devices to boot from.
+    pub boot_order: Arc<BootOrder>,
     /// -W.
     pub prefer_msi: bool,
     /// Whether BARs are decoded from the beginning.
@@ -294,6 +297,7 @@ fn make_function(
         memory: surroundings.memory.clone(),
         interrupts: interrupts.clone(),
         prefer_msi: surroundings.prefer_msi,
+        boot_order: Arc::clone(&surroundings.boot_order),
         router: Arc::clone(&surroundings.router),
     };
     let device = (slot.device.new)(&slot.config, context).map_err(|error| PciError::Device {

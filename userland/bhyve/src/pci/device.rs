@@ -19,6 +19,7 @@ use super::bar::BarSpec;
 use super::interrupts::Interrupts;
 use super::pirq::PirqRouter;
 use crate::config::{ConfigError, NodeMut, View};
+use crate::devices::fwcfg::BootOrder;
 use crate::ports::Width;
 
 /// Bus, device and function numbers.
@@ -149,8 +150,33 @@ pub struct DeviceContext {
     pub interrupts: Interrupts,
     /// -W: a device with a choice offers MSI instead of MSI-X.
     pub prefer_msi: bool,
+    /// Where a device to boot from says so.
+    pub boot_order: Arc<BootOrder>,
     /// For the bridge that the router is in.
     pub router: Arc<PirqRouter>,
+}
+
+#[cfg(test)]
+impl DeviceContext {
+    /// Of a device in slot 3 without memory, whose interrupts go nowhere.
+    pub fn of_test(name: &str) -> Self {
+        use super::interrupts::tests::Recorder;
+
+        let recorder = Arc::new(Recorder::default());
+        Self {
+            at: Bdf {
+                bus: 0,
+                slot: 3,
+                function: 0,
+            },
+            name: name.to_owned(),
+            memory: GuestMemory::default(),
+            interrupts: Interrupts::new(recorder.clone()),
+            prefer_msi: false,
+            boot_order: Arc::default(),
+            router: Arc::new(PirqRouter::new(recorder, 32)),
+        }
+    }
 }
 
 /// Why a device can't be made, as a sentence for the person who typed the option.

@@ -72,6 +72,7 @@ fn bare() -> Hardware {
         lpc: None,
         buses: Vec::new(),
         intx: Vec::new(),
+        fwcfg: false,
     }
 }
 
@@ -88,6 +89,7 @@ fn whole(cpus: u8) -> Hardware {
         }),
         buses: vec![bus(0)],
         intx: vec![wire(0, 3, 0, 1, 16), wire(0, 31, 3, 7, 23)],
+        fwcfg: false,
     }
 }
 

@@ -12,8 +12,8 @@ use acpi_tables::aml::{
 };
 
 use super::resource::{Irq, PciIrqs, Raw, bytes, device, ports};
-use crate::devices::pm;
 use crate::devices::serial::{COM_PORTS, PORTS};
+use crate::devices::{fwcfg, pm};
 use crate::firmware::acpi::Hardware;
 use crate::pci::pirq::{PIRQS, permitted_irqs};
 
@@ -178,6 +178,10 @@ fn devices(hardware: &Hardware) -> Vec<u8> {
         board.push(&pm_timer);
     }
     aml.extend(device("SIO_", "PNP0C02", Some(1), board));
+    if hardware.fwcfg {
+        let both = ports(fwcfg::PORT, fwcfg::PORTS);
+        aml.extend(device("FWCF", fwcfg::ACPI_ID, None, vec![&both]));
+    }
     for index in &hardware.com_ports {
         aml.extend(com_port(*index, hardware.ioapic.is_some()));
     }

@@ -8,9 +8,14 @@ use acpi_tables::{Aml, AmlSink};
 
 use crate::firmware::SCI;
 
-/// A device with an ID and resources of its own.
+/// A device with an ID and resources of its own. An EISA ID has seven characters, others are
+/// texts (6.1.5).
 pub fn device(name: &str, hid: &str, uid: Option<u8>, resources: Vec<&dyn Aml>) -> Vec<u8> {
-    let hid = Name::new("_HID".into(), &EISAName::new(hid));
+    let hid: Box<dyn Aml> = match hid.len() {
+        7 => Box::new(EISAName::new(hid)),
+        _ => Box::new(hid.to_owned()),
+    };
+    let hid = Name::new("_HID".into(), &*hid);
     let crs = Name::new("_CRS".into(), &ResourceTemplate::new(resources));
     let uid = uid.map(|uid| Name::new("_UID".into(), &uid));
     let mut children: Vec<&dyn Aml> = vec![&hid];

@@ -141,9 +141,9 @@ struct Data {
 
 impl Block {
     /// From its node of the configuration.
-    pub fn open(config: &View<'_>, name: &str) -> Result<Self, DeviceError> {
+    pub fn open(config: &View<'_>, context: &DeviceContext) -> Result<Self, DeviceError> {
         let options = DiskOptions::read(config)?;
-        let disk = block::open(&options, name)?;
+        let disk = block::open(&options, &context.name, context)?;
         // Both names are read, whichever is set.
         let [long, short] = ["serial", "ser"].map(|it| text_field(config, it, MAX_SERIAL));
         let text = long.or(short);
@@ -157,7 +157,7 @@ impl Block {
             config: config::config(&disk),
             disk,
             serial,
-            errors: HostErrors::new(name),
+            errors: HostErrors::new(&context.name),
         })
     }
 
@@ -381,7 +381,7 @@ pub fn virtio_blk(
     config: &View<'_>,
     context: DeviceContext,
 ) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    let block = Block::open(config, &context.name)?;
+    let block = Block::open(config, &context)?;
     let threads = format!("blk-{}:{}", context.at.slot, context.at.function);
     Ok(VirtioFunction::new(Box::new(block), context, &threads)?)
 }
