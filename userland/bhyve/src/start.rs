@@ -19,6 +19,7 @@ use crate::firmware::ioapic::ioapic_init;
 use crate::firmware::{self, Description};
 use crate::machine::Machine;
 use crate::options::{DEFAULT_MEMORY, Options};
+use crate::pci::slots;
 use crate::platform::{self, Signals};
 use crate::report;
 use crate::run::{self, End, Ended};
@@ -65,6 +66,8 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
     let config = &options.config;
     let settings = Settings::read(config)?;
     let (cpus, topology) = (settings.cpus, settings.topology);
+    // A device that isn't there is said before anything is opened.
+    slots::slots(config).map_err(|e| e.to_string())?;
     let vm = open(&settings)?;
     set_up_memory(&vm, config, &settings)?;
     for id in 0..cpus {

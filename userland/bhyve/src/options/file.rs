@@ -13,6 +13,9 @@ use crate::config::Config;
 /// No more of a file is read: what is longer is a device rather.
 const LARGEST: u64 = 16 << 20;
 
+/// So much of a line is shown in a message.
+const SHOWN: usize = 80;
+
 /// Sets the variable of one `name=value`. The error is a sentence.
 pub fn set(config: &mut Config, text: &str) -> Result<(), String> {
     match text.split_once('=') {
@@ -38,7 +41,7 @@ pub fn read(config: &mut Config, path: &str) -> Result<(), OptionError> {
         let error = |why| OptionError::Line {
             path: path.to_owned(),
             line: number,
-            text: String::from_utf8_lossy(line).into_owned(),
+            text: String::from_utf8_lossy(&line[..line.len().min(SHOWN)]).into_owned(),
             why,
         };
         let text = std::str::from_utf8(line).map_err(|_| error("it is not UTF-8".to_owned()))?;
