@@ -75,6 +75,7 @@ setup_apt() {
 	kmod/build/cargo-kernel --which >/dev/null 2>&1 ||
 		step "rustup component add rust-src" rustup component add rust-src
 	lab_kernel
+	pc_kernel
 	venv
 }
 
@@ -131,6 +132,35 @@ lab_kernel_from() {
 		lab_module drivers/$module >"$guest/${module##*/}.ko"
 	done
 	cp "$from/boot/vmlinuz-$release" build/lab/kernel/
+}
+# Debian's kernel for PCs, of the same version: the guest that tests disks, for the one for
+# clouds has no AHCI driver. With the modules for that, in the order in which they load.
+pc_modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev \
+	drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci drivers/block/virtio_blk \
+	drivers/scsi/scsi_common drivers/scsi/scsi_mod crypto/crct10dif_common lib/crc-t10dif lib/crc64 lib/crc64-rocksoft \
+	block/t10-pi drivers/scsi/sd_mod drivers/cdrom/cdrom drivers/scsi/sr_mod fs/isofs/isofs \
+	drivers/ata/libata drivers/ata/libahci drivers/ata/ahci"
+pc_kernel() {
+	to=build/lab/kernel/pc-$release
+	[ -r "$to/vmlinuz" ] && return
+	[ -z "$check" ] || die "missing: $to"
+	pc=$(echo "$release" | sed s/-cloud//)
+	rm -rf "$to" build/lab/kernel/deb
+	mkdir -p "$to" build/lab/kernel/deb
+	(
+		cd build/lab/kernel/deb
+		log=$OLDPWD/$log
+		step "kernel image of the disk tests' guest ($pc)" apt-get download "linux-image-$pc"
+		dpkg-deb --fsys-tarfile ./*.deb |
+			tar -x --wildcards './boot/vmlinuz-*' '*/kernel/drivers/*' '*/kernel/fs/*' '*/kernel/lib/*' '*/kernel/crypto/*' '*/kernel/block/*'
+	)
+	from=build/lab/kernel/deb
+	for module in $pc_modules; do
+		(release=$pc && lab_module "$module") >"$to/${module##*/}.ko"
+		echo "${module##*/}.ko" >>"$to/order"
+	done
+	cp "$from/boot/vmlinuz-$pc" "$to/vmlinuz"
+	rm -r "$from"
 }
 # A module of the lab's kernel, unpacked, to stdout.
 lab_module() {

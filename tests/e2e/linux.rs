@@ -10,10 +10,10 @@ use crate::dmesg::new_warnings;
 use crate::host::{Host, on_bare_host};
 
 /// For a guest's whole life, with two labs on the machine.
-const LIMIT: Duration = Duration::from_secs(900);
+pub const LIMIT: Duration = Duration::from_secs(900);
 
 /// One emulated CPU, with the files of the Linux guest.
-fn one_cpu() -> LabConfig {
+pub fn one_cpu() -> LabConfig {
     LabConfig {
         memory_mb: 1024,
         linux_guest: true,
@@ -30,7 +30,7 @@ fn two_cpus() -> LabConfig {
 
 /// Runs a test on a host whose module allows four vcpus, and where the CPU doesn't deliver
 /// interrupts by itself, which Bochs also does while the guest has them off (docs/lab.md).
-fn on_linux_host(config: LabConfig, test: impl FnOnce(&mut Host)) {
+pub fn on_linux_host(config: LabConfig, test: impl FnOnce(&mut Host)) {
     on_bare_host(config, |host| {
         host.check(
             "insmod /root/vmm_rs.ko tunables=maxcpu=4,vmx.use_apic_vid=0; rm -f /tmp/disk* /tmp/script* /tmp/log*",

@@ -7,6 +7,7 @@
 
 mod apic;
 mod bhyvectl;
+mod disks;
 mod dmesg;
 mod entry_failure;
 mod freebsd;
