@@ -5,7 +5,7 @@
 _bhyve_options="-a -c -C -D -e -f -h -H -k -l -m -o -p -P -s -S -u -U -w -W -x -Y"
 _bhyve_devices="ahci ahci-cd ahci-hd amd_hostbridge hostbridge lpc uart virtio-blk virtio-console virtio-net
 	virtio-rnd"
-_bhyve_lpc="com1 com2 com3 com4"
+_bhyve_lpc="com1 com2 com3 com4 pc-testdev"
 
 # ---- bhyveload ----
 _bhyveload_options="-C -S -c -d -e -h -i -k -l -m --entry= --format= --help --initrd= --kernel= --load-address=

@@ -3,7 +3,7 @@
 
 # ---- bhyve ----
 complete bhyve \
-	'n/-l/(com1 com2 com3 com4 help)/' \
+	'n/-l/(com1 com2 com3 com4 pc-testdev help)/' \
 	'n/-k/f/' \
 	'n/-[cfmopsU]/n/' \
 	'c/-/(a c C D e f h H k l m o p P s S u U w W x Y)/' \

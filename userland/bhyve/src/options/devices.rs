@@ -4,6 +4,7 @@
 
 use super::OptionError;
 use crate::config::Config;
+use crate::devices::pctestdev;
 use crate::not_yet;
 use crate::pci::device::OptionParser;
 use crate::pci::{Bdf, registry};
@@ -12,7 +13,7 @@ use crate::pci::{Bdf, registry};
 pub const COM_PORTS: [&str; 4] = ["com1", "com2", "com3", "com4"];
 
 /// The devices that `-l help` lists.
-pub const LPC_DEVICES: [&str; 4] = COM_PORTS;
+pub const LPC_DEVICES: [&str; 5] = ["com1", "com2", "com3", "com4", pctestdev::NAME];
 
 /// Whether an argument begins as a slot with a device: `31,uart…`, `0:0,…`, `0:31:0,…`.
 pub fn is_slot(arg: &str) -> bool {
@@ -108,7 +109,7 @@ pub fn lpc(config: &mut Config, text: &str) -> Result<(), OptionError> {
     match name.as_str() {
         "bootrom" => bootrom(config, text, rest),
         "tpm" => tpm(config, text, rest),
-        "pc-testdev" => Ok(config.set("lpc.pc-testdev", "true")?),
+        pctestdev::NAME => Ok(config.set("lpc.pc-testdev", "true")?),
         com if COM_PORTS.contains(&com) => {
             let backend = rest.ok_or_else(|| {
                 invalid("stdio, the path of a terminal, or tcp=address:port is wanted behind it")
