@@ -253,7 +253,11 @@ fn init_vcpu(vcpu: &Vcpu, settings: &Settings) -> Result<(), String> {
         true => (X2apicState::Enabled, "-x"),
         false => (X2apicState::Disabled, "-a"),
     };
-    vcpu.set_x2apic_state(state).map_err(|e| named(option, e))
+    // In a guest that goes on where an earlier bhyve left it the mode stays as it is.
+    match vcpu.x2apic_state() {
+        Ok(now) if now == state => Ok(()),
+        _ => vcpu.set_x2apic_state(state).map_err(|e| named(option, e)),
+    }
 }
 
 /// The first end that a vcpu or a signal reports. After a suspend the other vcpus end too,
