@@ -36,7 +36,7 @@ const PIO: u16 = 0x03;
 const ULTRA: u16 = 0x7f;
 /// Nanoseconds of a cycle.
 const CYCLE: u16 = 120;
-/// ATA-4 to ATA8-ACS.
+/// ATA-4 to ACS-2.
 const MAJOR: u16 = 0x03f0;
 /// ATA8-ACS revision 6.
 const MINOR: u16 = 0x28;
