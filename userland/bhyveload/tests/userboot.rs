@@ -5,9 +5,9 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::CString;
-use std::io::Write;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use bhyveload::fs::HostDir;
 use bhyveload::platform;
@@ -128,6 +128,7 @@ impl Loader {
         std::fs::create_dir_all(root.join("boot")).unwrap();
         std::fs::write(root.join("boot/file"), "a host's file\n").unwrap();
         std::fs::write(folder.path().join("secret"), "secret").unwrap();
+        std::fs::write(folder.path().join("keys"), "k").unwrap();
         let disk: Vec<u8> = (0..1024).map(|n| b'a' + (n % 26) as u8).collect();
         std::fs::write(folder.path().join("disk"), disk).unwrap();
         Self { folder, object }
@@ -141,16 +142,12 @@ impl Loader {
             .env(OBJECT, &self.object)
             .env(ROOT, self.folder.path().join("root"))
             .env(DISK, self.folder.path().join("disk"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            // A byte, then the end.
+            .stdin(File::open(self.folder.path().join("keys")).unwrap());
         if let Some(mode) = mode {
             command.env(MODE, mode);
         }
-        let mut process = command.spawn().unwrap();
-        // A byte, then the end.
-        process.stdin.take().unwrap().write_all(b"k").unwrap();
-        process.wait_with_output().unwrap()
+        command.output().unwrap()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Finds a kernel and its modules on a volume and places them in memory, as loader(8) does
-//! when nobody stops it (stand/lua/config.lua, stand/common/module.c and boot.c).
+//! when nobody stops it (stand/lua/config.lua, stand/common/module.c and boot.c). Where it
+//! looks for files is [`search`]'s.
 
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::fmt;
 
 use vmmapi::address_map::e820;
 
@@ -12,70 +12,24 @@ use super::conf::{self, Module};
 use super::environment::Environment;
 use super::image::{self, ElfError, Kind};
 use super::preload::{Dependency, Preloaded, metadata, metadata_list};
-use super::{fstab, hints, object, start};
+use super::{fstab, object, start};
 use crate::console::Console;
 use crate::fs::{FileSystem, FsError, gzip};
 use crate::layout::Layout;
 use crate::plan::{Format, Piece, Plan};
+use error::Refused;
+use search::{EXTENSIONS, Found, join};
+
+mod error;
+mod search;
+
+pub use error::FreeBsdError;
 
 const PAGE: u64 = 4096;
 const FSTAB_LIMIT: u64 = 1 << 20;
 const DEFAULT_MODULE_PATH: &str = "/boot/kernel;/boot/modules";
-/// What loader(8) tries to put behind a module's name.
-const EXTENSIONS: [&str; 3] = [".ko", "", ".debug"];
 /// More files than any kernel wants; a chain of dependencies ends here.
 const FILES_LIMIT: usize = 1024;
-
-/// Why there is no kernel to start, or not in the way that was asked for.
-#[derive(Debug)]
-pub enum FreeBsdError {
-    Fs(FsError),
-    Elf {
-        path: String,
-        error: ElfError,
-    },
-    /// Where a kernel was looked for.
-    NoKernel {
-        volume: String,
-        tried: Vec<String>,
-    },
-    /// What has to be there for the system to have a root.
-    Missing(String),
-    /// A file or what tells the kernel of them all.
-    NoRoom {
-        what: String,
-        len: u64,
-        limit: u64,
-    },
-}
-
-impl fmt::Display for FreeBsdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fs(error) => error.fmt(f),
-            Self::Elf { path, error } => write!(f, "{path}: {error}"),
-            Self::NoKernel { volume, tried } => {
-                write!(
-                    f,
-                    "{volume} has no kernel: there is no {}",
-                    tried.join(", ")
-                )
-            }
-            Self::Missing(what) => f.write_str(what),
-            Self::NoRoom { what, len, limit } => write!(
-                f,
-                "no room for {what} ({len} bytes): what is loaded has to lie below {limit:#x} \
-                 (the guest's memory, 1 GiB at most)"
-            ),
-        }
-    }
-}
-
-impl From<FsError> for FreeBsdError {
-    fn from(error: FsError) -> Self {
-        Self::Fs(error)
-    }
-}
 
 /// A file of the host, and what the kernel is told of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -183,13 +137,6 @@ struct Loader<'a> {
     limit: u64,
     /// linker.hints by directory.
     hints: HashMap<String, Vec<u8>>,
-}
-
-/// A file that was found: the name that the kernel is told, and the one on the volume.
-#[derive(Clone)]
-struct Found {
-    name: String,
-    path: String,
 }
 
 impl Loader<'_> {
@@ -431,119 +378,6 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn module_directories(&self) -> Vec<String> {
-        let path = self.environment.get("module_path");
-        let path = path.unwrap_or(DEFAULT_MODULE_PATH);
-        let directories = path.split(';').filter(|d| !d.is_empty());
-        directories.map(str::to_owned).collect()
-    }
-
-    fn on_module_path(
-        &self,
-        name: &str,
-        extensions: &[&str],
-    ) -> Result<Option<Found>, FreeBsdError> {
-        for directory in self.module_directories() {
-            if let Some(found) = self.locate_in(&directory, name, extensions)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    fn by_hints(
-        &mut self,
-        name: &str,
-        needs: Option<&Dependency>,
-    ) -> Result<Option<Found>, FreeBsdError> {
-        for directory in self.module_directories() {
-            if !self.hints.contains_key(&directory) {
-                let path = join(&directory, "linker.hints");
-                let hints = self.files.read(&path, hints::LIMIT)?.unwrap_or_default();
-                self.hints.insert(directory.clone(), hints);
-            }
-            let hinted = self
-                .hints
-                .get(&directory)
-                .and_then(|hints| hints::find(hints, name, needs));
-            let found = match hinted {
-                Some(file) => self.locate_in(&directory, file, &[""])?,
-                None => self.locate_in(&directory, name, &EXTENSIONS)?,
-            };
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
-    }
-
-    fn locate_in(
-        &self,
-        directory: &str,
-        name: &str,
-        extensions: &[&str],
-    ) -> Result<Option<Found>, FreeBsdError> {
-        for extension in extensions {
-            let found = self.locate(&join(directory, &format!("{name}{extension}")))?;
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
-    }
-
-    /// A regular file of that name, or one that gzip(1) made of it.
-    fn locate(&self, name: &str) -> Result<Option<Found>, FreeBsdError> {
-        for path in [name.to_owned(), format!("{name}.gz")] {
-            match self.files.open(&path) {
-                Ok(Some(_)) => {
-                    return Ok(Some(Found {
-                        name: name.to_owned(),
-                        path,
-                    }));
-                }
-                Ok(None) | Err(FsError::NotAFile { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(None)
-    }
-
-    /// A whole file, with its progress.
-    fn read(&mut self, found: &Found) -> Result<Vec<u8>, FreeBsdError> {
-        const CHUNK: usize = 1 << 20;
-        let path = &found.path;
-        let Some(mut file) = self.files.open(path)? else {
-            return Err(FreeBsdError::Missing(format!("{path}: it went away")));
-        };
-        let size = file.size();
-        let shown = format!("{}{path}", self.prefix);
-        let len = usize::try_from(size).ok().filter(|_| size <= self.limit);
-        let len = len.ok_or_else(|| FreeBsdError::NoRoom {
-            what: shown.clone(),
-            len: size,
-            limit: self.limit,
-        })?;
-        let mut reading = self.console.reading(&shown, size);
-        let mut bytes = Vec::new();
-        while bytes.len() < len {
-            let at = bytes.len();
-            bytes.resize(at + CHUNK.min(len - at), 0);
-            let wanted = bytes.len() - at;
-            let read = file.read_at(at as u64, &mut bytes[at..])?;
-            reading.at((at + read) as u64);
-            if read < wanted {
-                bytes.truncate(at + read);
-                break;
-            }
-        }
-        reading.done("");
-        match found.path == found.name {
-            true => Ok(bytes),
-            false => Ok(gzip::decompress(&bytes, &shown, self.limit)?),
-        }
-    }
-
     /// vfs.root.mountfrom, unless it is set: $rootdev, or what the volume's fstab(5) says.
     fn root_file_system(&mut self, volume: &str) -> Result<(), FreeBsdError> {
         if self.environment.get("vfs.root.mountfrom").is_some() {
@@ -636,36 +470,11 @@ impl Loader<'_> {
     }
 }
 
-/// Why a module is not loaded: something is damaged or can't be read, or it isn't there.
-enum Refused {
-    Error(FreeBsdError),
-    Why(String),
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Error(error) => error.fmt(f),
-            Self::Why(why) => f.write_str(why),
-        }
-    }
-}
-
-impl From<FreeBsdError> for Refused {
-    fn from(error: FreeBsdError) -> Self {
-        Self::Error(error)
-    }
-}
-
 fn unpacked(bytes: Vec<u8>, path: &str, limit: u64) -> Result<Vec<u8>, FsError> {
     match gzip::is_gzip(&bytes) {
         true => gzip::decompress(&bytes, path, limit),
         false => Ok(bytes),
     }
-}
-
-fn join(directory: &str, name: &str) -> String {
-    format!("{}/{name}", directory.trim_end_matches('/'))
 }
 
 /// The memory map as the BIOS gives it: base, length and type of each range, 20 bytes.
