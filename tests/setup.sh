@@ -37,7 +37,7 @@ check_rust() {
 # Build and lab tools under the same name everywhere, then those that differ.
 apt_packages="build-essential python3 python3-venv clang-19 lld-19 llvm-19 libclang1-19 \
 	bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools busybox-static cpio gzip acpica-tools \
-	e2fsprogs mandoc makefs fdisk"
+	e2fsprogs mandoc makefs fdisk libslirp0"
 
 apt_missing() {
 	for package in "$@"; do
@@ -98,7 +98,7 @@ kernel_packages() {
 lab_kernel() {
 	release=$(lab_release) || die "the lab's kernel headers are not installed; see $log"
 	[ -r "build/lab/kernel/vmlinuz-$release" ] && [ -r "build/lab/kernel/kvm-$release/kvm-intel.ko.gz" ] &&
-		[ -r "build/lab/kernel/guest-$release/loop.ko" ] && return
+		[ -r "build/lab/kernel/guest-$release/tun.ko" ] && return
 	[ -z "$check" ] || die "missing: build/lab/kernel/vmlinuz-$release and its modules"
 	mkdir -p build/lab/kernel/deb
 	if [ -r "/boot/vmlinuz-$release" ] && [ -e "/lib/modules/$release/kernel/virt/lib" ]; then
@@ -110,7 +110,8 @@ lab_kernel() {
 			log=$OLDPWD/$log
 			step "kernel image of the lab ($release)" apt-get download "linux-image-$release"
 			dpkg-deb --fsys-tarfile ./*.deb |
-				tar -x --wildcards './boot/vmlinuz-*' '*/kernel/virt/lib/*' '*/kernel/arch/x86/kvm/*' '*/kernel/drivers/*'
+				tar -x --wildcards './boot/vmlinuz-*' '*/kernel/virt/lib/*' '*/kernel/arch/x86/kvm/*' \
+					'*/kernel/drivers/*' '*/kernel/net/core/*'
 		)
 		lab_kernel_from build/lab/kernel/deb
 	fi
@@ -128,7 +129,8 @@ lab_kernel_from() {
 	mkdir -p "$guest"
 	# The last one is what says that all are there.
 	for module in virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev \
-		virtio/virtio_pci block/virtio_blk char/hw_random/virtio-rng acpi/button block/loop; do
+		virtio/virtio_pci block/virtio_blk char/hw_random/virtio-rng acpi/button ../net/core/failover \
+		net/net_failover net/virtio_net block/loop net/tun; do
 		lab_module drivers/$module >"$guest/${module##*/}.ko"
 	done
 	cp "$from/boot/vmlinuz-$release" build/lab/kernel/

@@ -52,7 +52,7 @@ fn run_guest(host: &mut Host, options: &str, script: &str) -> Output {
 }
 
 /// The guest ran its script to the end and turned itself off.
-fn assert_powered_off(output: &Output) {
+pub fn assert_powered_off(output: &Output) {
     assert!(
         output.status == 1 && output.text.contains("the script ended with status 0"),
         "{output}"
@@ -116,7 +116,7 @@ fn works(config: LabConfig, cpus: u32, memory: &str) {
 }
 
 /// Kernels say these when something went wrong with a CPU or a device.
-fn assert_no_complaint(output: &Output) {
+pub fn assert_no_complaint(output: &Output) {
     for complaint in [
         "WARNING: CPU:",
         "BUG:",

@@ -18,6 +18,7 @@ mod leaks;
 mod life;
 mod linux;
 mod models;
+mod network;
 mod refusal;
 mod session;
 mod several;

@@ -3,6 +3,8 @@
 //! a line of what is wrong.
 
 #[cfg(target_os = "linux")]
+mod exchange;
+#[cfg(target_os = "linux")]
 mod records;
 #[cfg(target_os = "linux")]
 mod shootdown;
@@ -16,6 +18,8 @@ const USAGE: &str = "usage:
   guestcheck vectors SEED SECONDS   keeps values in all vector registers
   guestcheck write FILE             writes and flushes records, one after the other, until killed
   guestcheck verify FILE COUNT      the first COUNT records are there
+  guestcheck listen ADDRESS MIB     takes a connection, and sends and checks that much at once
+  guestcheck connect ADDRESS MIB    the other end of that
   guestcheck stamp                  copies lines, the host's clock in front of each
   guestcheck clock                  this kernel's monotonic clock, in seconds
   guestcheck tsc                    the time stamp counter";
@@ -35,6 +39,8 @@ fn main() -> std::process::ExitCode {
         ["verify", file, count] => {
             number(count).and_then(|count| records::verify(file.as_ref(), count))
         }
+        ["listen", address, mib] => number(mib).and_then(|mib| exchange::listen(address, mib)),
+        ["connect", address, mib] => number(mib).and_then(|mib| exchange::connect(address, mib)),
         ["stamp"] => stamp::run(),
         ["clock"] => Ok(format!("{:.6}", stamp::monotonic())),
         ["tsc"] => {
