@@ -12,7 +12,8 @@ use bhyve::mmio::{MmioBus, MmioMap};
 use bhyve::pci::bus::{PciBus, Slot, Surroundings};
 use bhyve::pci::interrupts::Message;
 use bhyve::pci::pirq::PirqRouter;
-use bhyve::pci::{Bdf, InterruptController, registry};
+use bhyve::pci::registry::{self, DeviceType};
+use bhyve::pci::{Bdf, InterruptController};
 use bhyve::ports::{PortBus, Width};
 use vmmapi::{Gpa, GuestMemory};
 
@@ -120,6 +121,10 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(device: &str, options: &str) -> Self {
+        Self::with(registry::find(device).unwrap(), options)
+    }
+
+    pub fn with(device: &'static DeviceType, options: &str) -> Self {
         let controller = Arc::new(Controller::default());
         let memory = GuestMemory::anonymous(&[(Gpa(0), MEMORY)]).unwrap();
         let surroundings = Surroundings {
@@ -133,7 +138,6 @@ impl Machine {
             prefer_msi: false,
             enable_bars: true,
         };
-        let device = registry::find(device).unwrap();
         let mut config = Config::default();
         let mut node = config.node_mut(&AT.node()).unwrap();
         let options = Some(options).filter(|options| !options.is_empty());
