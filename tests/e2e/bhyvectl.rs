@@ -126,7 +126,7 @@ fn requests_that_make_no_sense_are_refused_by_name() {
                 "nobody: no such VM: create and load it with bhyveload first",
             ),
             (
-                "bhyve -m 64 -s 3,ahci-hd,disk guest0",
+                "bhyve -m 64 -s 3,nvme,disk guest0",
                 "is not part of this version",
             ),
             (
