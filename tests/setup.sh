@@ -98,7 +98,7 @@ kernel_packages() {
 lab_kernel() {
 	release=$(lab_release) || die "the lab's kernel headers are not installed; see $log"
 	[ -r "build/lab/kernel/vmlinuz-$release" ] && [ -r "build/lab/kernel/kvm-$release/kvm-intel.ko.gz" ] &&
-		[ -r "build/lab/kernel/guest-$release/tun.ko" ] && return
+		[ -r "build/lab/kernel/guest-$release/virtio_console.ko" ] && return
 	[ -z "$check" ] || die "missing: build/lab/kernel/vmlinuz-$release and its modules"
 	mkdir -p build/lab/kernel/deb
 	if [ -r "/boot/vmlinuz-$release" ] && [ -e "/lib/modules/$release/kernel/virt/lib" ]; then
@@ -130,7 +130,7 @@ lab_kernel_from() {
 	# The last one is what says that all are there.
 	for module in virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev \
 		virtio/virtio_pci block/virtio_blk char/hw_random/virtio-rng acpi/button ../net/core/failover \
-		net/net_failover net/virtio_net block/loop net/tun; do
+		net/net_failover net/virtio_net block/loop net/tun char/virtio_console; do
 		lab_module drivers/$module >"$guest/${module##*/}.ko"
 	done
 	cp "$from/boot/vmlinuz-$release" build/lab/kernel/

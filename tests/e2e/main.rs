@@ -7,6 +7,7 @@
 
 mod apic;
 mod bhyvectl;
+mod console;
 mod disks;
 mod dmesg;
 mod entry_failure;

@@ -9,6 +9,8 @@ mod records;
 #[cfg(target_os = "linux")]
 mod shootdown;
 #[cfg(target_os = "linux")]
+mod socket;
+#[cfg(target_os = "linux")]
 mod stamp;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vectors;
@@ -20,6 +22,7 @@ const USAGE: &str = "usage:
   guestcheck verify FILE COUNT      the first COUNT records are there
   guestcheck listen ADDRESS MIB     takes a connection, and sends and checks that much at once
   guestcheck connect ADDRESS MIB    the other end of that
+  guestcheck socket PATH SEND WANT  connects to a socket, sends a file, gets what is in the other
   guestcheck stamp                  copies lines, the host's clock in front of each
   guestcheck clock                  this kernel's monotonic clock, in seconds
   guestcheck tsc                    the time stamp counter";
@@ -41,6 +44,7 @@ fn main() -> std::process::ExitCode {
         }
         ["listen", address, mib] => number(mib).and_then(|mib| exchange::listen(address, mib)),
         ["connect", address, mib] => number(mib).and_then(|mib| exchange::connect(address, mib)),
+        ["socket", path, send, want] => socket::run(path.as_ref(), send.as_ref(), want.as_ref()),
         ["stamp"] => stamp::run(),
         ["clock"] => Ok(format!("{:.6}", stamp::monotonic())),
         ["tsc"] => {
