@@ -20,6 +20,7 @@ mod life;
 mod linux;
 mod models;
 mod network;
+mod options;
 mod refusal;
 mod session;
 mod several;
