@@ -58,6 +58,29 @@ fn the_firmwares_tables_are_right_on_one_cpu() {
     });
 }
 
+/// What -f and bootindex say is in fw_cfg, and the guest's own exit code is bhyve's.
+#[test]
+fn a_guest_finds_the_test_device_and_fw_cfg_on_one_cpu() {
+    on_host(one_cpu(), |host| {
+        host.bhyveload("guest0", "testdev", 64);
+        let output = host.run(
+            "truncate -s 1M /tmp/image
+            bhyve -m 64 -s 0,hostbridge -s 4:1,virtio-blk,/tmp/image,bootindex=7 -s 31,lpc -l com1,stdio \
+                -l pc-testdev -o lpc.fwcfg=qemu -f opt/test,string=Hello guest0
+            status=$?; rm /tmp/image; exit $status",
+        );
+        assert_eq!(output.status, 43, "{output}");
+        for line in [
+            r#"bootorder: "/pci@i0cf8/pci@4,1\n""#,
+            r#"opt/test: "Hello\0""#,
+            "ends with code 43",
+        ] {
+            assert!(output.text.contains(line), "{line}: {output}");
+        }
+        host.destroy("guest0");
+    });
+}
+
 /// Runs vmmtest and fails with the names of its tests that failed.
 fn vmmtest(config: LabConfig) {
     on_host(config, |host| {

@@ -7,7 +7,7 @@ fn main() {
         println!("cargo:rerun-if-changed={name}");
     };
     for bin in [
-        "demo", "modes", "exits", "memory", "spin", "tables", "apic", "xsave", "bench",
+        "demo", "modes", "exits", "memory", "spin", "tables", "apic", "xsave", "bench", "testdev",
     ] {
         script(bin, "guest.ld");
     }

@@ -134,6 +134,7 @@ impl Machine {
             memory_end: Gpa(MEMORY as u64),
             controller: controller.clone(),
             router: Arc::new(PirqRouter::new(controller.clone(), 32)),
+            first_port: 0,
             boot_order: Arc::default(),
             prefer_msi: false,
             enable_bars: true,

@@ -99,6 +99,11 @@ impl Board {
             memory_end: Gpa(HIGHMEM_BASE + vm.highmem_size()),
             controller: controllers.clone(),
             router,
+            first_port: if settings.pctestdev {
+                pctestdev::END
+            } else {
+                0
+            },
             boot_order: Arc::default(),
             prefer_msi: settings.prefer_msi,
             enable_bars: settings.enable_bars,

@@ -23,6 +23,8 @@ const DEBUG_EXIT_LEN: u16 = 4;
 const DATA: u16 = 0xe0;
 const DATA_LEN: u16 = 4;
 const IRQ: u16 = 0x2000;
+/// Behind the last port: an I/O APIC has fewer than 256 pins.
+pub const END: u16 = IRQ + 0x100;
 const MEMORY: Gpa = Gpa(0xff00_0000);
 const MEMORY_LEN: usize = 0x1_0000;
 

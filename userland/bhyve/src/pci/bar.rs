@@ -114,12 +114,12 @@ pub struct Allocator {
 }
 
 impl Allocator {
-    /// For a guest whose memory ends there.
-    pub fn new(memory_end: u64) -> Self {
+    /// For a guest whose memory ends there. Ports below `first_port` are somebody else's.
+    pub fn new(memory_end: u64, first_port: u16) -> Self {
         let base = memory_end.next_multiple_of(MEMORY64_SIZE);
         Self {
             left: Windows {
-                io: IO_WINDOW,
+                io: IO_WINDOW.start.max(first_port.into())..IO_WINDOW.end,
                 memory32: MEMORY32_WINDOW,
                 memory64: base..base.saturating_add(MEMORY64_SIZE),
             },
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_largest_come_first_and_all_are_aligned() {
-        let mut allocator = Allocator::new(5 << 30);
+        let mut allocator = Allocator::new(5 << 30, 0);
         let (windows, mut placed) = allocator
             .place(vec![
                 bar(0, BarKind::Io, 32),
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let mut allocator = Allocator::new(0);
+        let mut allocator = Allocator::new(0, 0);
         let wanted = vec![
             bar(2, BarKind::Memory32, 1 << 29),
             bar(3, BarKind::Memory32, 16),

@@ -45,6 +45,8 @@ pub struct Surroundings {
     pub memory_end: Gpa,
     pub controller: Arc<dyn InterruptController>,
     pub router: Arc<PirqRouter>,
+    /// BARs get ports from there on, if not from later ones.
+    pub first_port: u16,
     /// Filled by the devices to boot from.
     pub boot_order: Arc<BootOrder>,
     /// -W.
@@ -167,7 +169,7 @@ impl PciBus {
             let function = make_function(slot, surroundings, Arc::clone(&decoder))?;
             bus.functions.insert(slot.at, function);
         }
-        bus.place_bars(surroundings.memory_end)?;
+        bus.place_bars(surroundings)?;
         bus.wire_interrupts(&surroundings.router);
         bus.mark_multi_function();
         if surroundings.enable_bars {
@@ -211,8 +213,8 @@ impl PciBus {
             .map(|function| (function.at, function.kind))
     }
 
-    fn place_bars(&mut self, memory_end: Gpa) -> Result<(), PciError> {
-        let mut allocator = Allocator::new(memory_end.get());
+    fn place_bars(&mut self, surroundings: &Surroundings) -> Result<(), PciError> {
+        let mut allocator = Allocator::new(surroundings.memory_end.get(), surroundings.first_port);
         let mut numbers: Vec<u8> = self.functions.keys().map(|at| at.bus).collect();
         numbers.dedup();
         for number in numbers {

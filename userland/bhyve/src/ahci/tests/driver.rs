@@ -118,6 +118,7 @@ impl Machine {
             memory_end: Gpa(1 << 30),
             controller: recorder.clone(),
             router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
+            first_port: 0,
             boot_order: Arc::default(),
             prefer_msi: false,
             enable_bars: true,

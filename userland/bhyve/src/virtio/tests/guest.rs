@@ -125,6 +125,7 @@ impl Guest {
             memory_end: Gpa(HIGH.0 + (1 << 20)),
             controller: recorder.clone(),
             router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
+            first_port: 0,
             boot_order: Arc::default(),
             prefer_msi,
             enable_bars: true,
