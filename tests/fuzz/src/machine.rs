@@ -80,7 +80,7 @@ pub struct Part {
 
 /// Counts what comes out, so that nothing waits for anybody.
 #[derive(Default)]
-struct Controller {
+pub struct Controller {
     messages: Mutex<u64>,
     changed: Condvar,
 }

@@ -150,9 +150,8 @@ impl Settings {
         // Tables that aren't in memory would be in QEMU's fw_cfg, for a boot ROM.
         let tables = config.bool("acpi_tables", true)?;
         let in_memory = config.bool("acpi_tables_in_memory", true)?;
-        // 2013's -z: nothing depended on the guest's clock frequency then, and nothing does.
+        // The command line has said that these have no effect.
         config.get("compat.hz");
-        // Without a keyboard it has no layout, as bhyve(8) has it without a frame buffer.
         config.get("keyboard.layout");
         Ok(Self {
             vm: config.get("name").ok_or(SettingsError::NoName)?,

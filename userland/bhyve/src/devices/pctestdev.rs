@@ -174,6 +174,8 @@ fn at(memory: &[u8], offset: u64, size: u8) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::mmio::MmioBus;
     use crate::pci::interrupts::tests::Recorder;
@@ -236,5 +238,32 @@ mod tests {
             [(3, Some(3), true), (3, Some(3), false)]
         );
         assert_eq!(*m.recorder.ioapic.lock().unwrap(), [(0x12, true)]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_ports_and_memory_answer(
+            writes in proptest::collection::vec((0u32..4, any::<u16>(), 0u8..3, any::<u64>()), 0..50)
+        ) {
+            let m = machine();
+            for (what, at, width, value) in writes {
+                let width = [Width::Byte, Width::Word, Width::Dword][usize::from(width)];
+                let port = [DATA, IRQ, DEBUG_EXIT][what as usize % 3] + at % 32;
+                if what == 3 {
+                    let size = width.bytes() as u8 * 2;
+                    let gpa = Gpa(MEMORY.0 + u64::from(at));
+                    let inside = u64::from(at) + u64::from(size) <= MEMORY_LEN as u64;
+                    let value = value & (u64::MAX >> (64 - 8 * u32::from(size)));
+                    m.mmio.write(gpa, size, value);
+                    if inside {
+                        prop_assert_eq!(m.mmio.read(gpa, size), Some(value));
+                    }
+                } else {
+                    m.ports.write(port, width, value as u32 & width.mask());
+                    m.ports.read(port, width);
+                }
+            }
+            prop_assert!(m.exits.lock().unwrap().iter().all(|code| code & 1 == 1));
+        }
     }
 }

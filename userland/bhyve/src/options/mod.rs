@@ -171,6 +171,19 @@ impl Options {
                 self.config.set(name, &value)?;
             }
         }
+        // Accepted everywhere, and of no use here.
+        for (name, option, why) in [
+            ("keyboard.layout", "-K", "there is no keyboard"),
+            (
+                "compat.hz",
+                "-z",
+                "the guest's clocks run as fast as they say",
+            ),
+        ] {
+            if self.config.get(name).is_some() {
+                self.notes.push(format!("{option} has no effect: {why}"));
+            }
+        }
         match operands {
             [] => {}
             [name] => self.config.set("name", name)?,
