@@ -11,7 +11,7 @@ use vmmapi::VcpuId;
 
 use crate::console::Console;
 use crate::freebsd::loader::{self, FreeBsdError, HostFile};
-use crate::fs::{self, FileSystem, FsError, HostDir};
+use crate::fs::{self, FileSystem, HostDir};
 use crate::load;
 use crate::options::{FileArg, LoaderChoice, OptionError, Options};
 use crate::plan::{self, Format, Plan};
@@ -264,10 +264,22 @@ fn open_roots(options: &Options, console: &mut Console) -> Result<Vec<Root>, Fai
     for text in refused {
         console.warn(&text);
     }
-    let has_boot = |root: &Root| Ok::<_, FsError>(root.files.list("/boot")?.is_some());
-    let mut with_boot = Vec::new();
+    let (mut with_boot, mut unreadable) = (Vec::new(), Vec::new());
     for root in &roots {
-        with_boot.push(has_boot(root).map_err(Failure::new)?);
+        with_boot.push(match root.files.list("/boot") {
+            Ok(names) => names.is_some(),
+            Err(error) => {
+                unreadable.push(error.to_string());
+                false
+            }
+        });
+    }
+    // A damaged file system is none of a loader's business as long as another one boots.
+    if !unreadable.is_empty() && !with_boot.contains(&true) {
+        return Err(Failure::new(unreadable.join("; ")));
+    }
+    for text in unreadable {
+        console.warn(&text);
     }
     if with_boot.contains(&true) {
         let mut keep = with_boot.into_iter();
@@ -391,6 +403,15 @@ mod tests {
             failure.message,
             "host0:/boot/kernel/kernel: not an ELF file"
         );
+    }
+
+    #[test]
+    fn a_boot_that_is_no_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("boot"), "").unwrap();
+        let path = dir.path().to_str().unwrap();
+        let failure = failure(&format!("--loader=native -h {path} vm"));
+        assert!(failure.message.contains("boot"), "{}", failure.message);
     }
 
     #[test]
