@@ -101,6 +101,10 @@ fn source(dir: &Dir) -> PathBuf {
 fn make(tree: &Path, stage: &Path, program: &str, args: &[&str]) {
     let made = Command::new(program)
         .args(args)
+        // Those of the make that runs this test, which may be another kind.
+        .env_remove("MAKEFLAGS")
+        .env_remove("MFLAGS")
+        .env_remove("MAKELEVEL")
         .arg(format!("DESTDIR={}", stage.display()))
         .current_dir(tree)
         .output()
