@@ -106,9 +106,11 @@ impl VirtioDevice for Console {
         Identity {
             device_type: 3,
             pci_device: 0x1003,
-            // Simple communication controller.
+            // Communication of another kind, as QEMU has it. With bhyve(8)'s subclass 0 it
+            // would be a serial port, and FreeBSD's uart(4) tries its registers as one:
+            // where they answer byte by byte, as here, it never comes back.
             class: 7,
-            subclass: 0,
+            subclass: 0x80,
         }
     }
 

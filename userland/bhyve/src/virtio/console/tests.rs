@@ -441,7 +441,7 @@ fn single_characters_come_by_the_configuration_space() {
 fn the_device_looks_as_in_bhyve() {
     let m = Machine::new(Version::Modern);
     assert_eq!(m.g.config32(0), 0x1003_1af4);
-    assert_eq!(m.g.config32(8) >> 16, 0x0700);
+    assert_eq!(m.g.config32(8) >> 16, 0x0780);
     assert_eq!(m.g.config32(0x2c), 0x0003_1af4);
     assert_eq!(m.g.common(18, 2), 34, "queues");
     m.g.set_common(22, 2, 33);
