@@ -37,7 +37,7 @@ check_rust() {
 # Build and lab tools under the same name everywhere, then those that differ.
 apt_packages="build-essential python3 python3-venv clang-19 lld-19 llvm-19 libclang1-19 \
 	bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools busybox-static cpio gzip acpica-tools \
-	e2fsprogs mandoc makefs fdisk libslirp0"
+	e2fsprogs mandoc makefs fdisk bmake libslirp0"
 
 apt_missing() {
 	for package in "$@"; do
