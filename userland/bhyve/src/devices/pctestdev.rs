@@ -148,8 +148,10 @@ struct Memory(Mutex<Vec<u8>>);
 impl MmioDevice for Memory {
     fn read(&self, offset: u64, size: u8) -> u64 {
         let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = offset as usize;
+        let bytes = memory.get(start..start + usize::from(size));
         let mut value = [0; 8];
-        for (to, from) in value.iter_mut().zip(at(&memory, offset, size)) {
+        for (to, from) in value.iter_mut().zip(bytes.into_iter().flatten()) {
             *to = *from;
         }
         u64::from_le_bytes(value)
@@ -163,13 +165,6 @@ impl MmioDevice for Memory {
             *to = from;
         }
     }
-}
-
-fn at(memory: &[u8], offset: u64, size: u8) -> &[u8] {
-    let start = offset as usize;
-    memory
-        .get(start..start + usize::from(size))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

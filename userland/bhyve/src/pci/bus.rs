@@ -55,6 +55,29 @@ pub struct Surroundings {
     pub enable_bars: bool,
 }
 
+#[cfg(test)]
+impl Surroundings {
+    /// Of a machine with that memory, whose interrupts the recorder notes.
+    pub fn of_test(
+        memory: GuestMemory,
+        memory_end: Gpa,
+        recorder: &Arc<super::interrupts::tests::Recorder>,
+    ) -> Self {
+        Self {
+            ports: Arc::default(),
+            mmio: Arc::default(),
+            memory,
+            memory_end,
+            controller: recorder.clone(),
+            router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
+            first_port: 0,
+            boot_order: Arc::default(),
+            prefer_msi: false,
+            enable_bars: true,
+        }
+    }
+}
+
 /// Why the bus can't be as the configuration wants it.
 #[derive(Debug)]
 pub enum PciError {

@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::io;
 
+use super::check;
+
 pub use host::{can_deallocate, deallocate, device_geometry, flush_device, zero_range};
 
 /// What a disk device says of itself.
@@ -33,14 +35,6 @@ fn unsupported() -> io::Error {
 
 fn to_off_t(value: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }
 
 #[cfg(target_os = "linux")]

@@ -8,6 +8,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::check;
+
 pub use host::open;
 
 /// What went wrong.
@@ -34,14 +36,6 @@ fn open_node(path: &Path) -> Result<File, TapError> {
             path: path.to_owned(),
             error,
         })
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }
 
 #[cfg(target_os = "freebsd")]

@@ -34,6 +34,12 @@ pub fn compose(vcpu: &Vcpu, exit: Option<&VmExit>, why: &str, counters: &Counter
         );
         let _ = writeln!(text, "  {}", instruction::describe(vcpu, exit.rip));
     }
+    add_state(&mut text, vcpu, counters);
+    text
+}
+
+/// Registers, and what the run loop counted.
+fn add_state(text: &mut String, vcpu: &Vcpu, counters: &Counters) {
     match registers(vcpu) {
         Ok(registers) => text.push_str(&registers),
         Err(error) => {
@@ -41,7 +47,6 @@ pub fn compose(vcpu: &Vcpu, exit: Option<&VmExit>, why: &str, counters: &Counter
         }
     }
     let _ = writeln!(text, "  exits to userland: {counters}");
-    text
 }
 
 /// The report of a triple fault: of each vcpu, for the kernel doesn't say whose it was.
@@ -59,13 +64,7 @@ pub fn triple_fault(machine: &Machine) -> String {
                 continue;
             }
         }
-        match registers(&cpu.vcpu) {
-            Ok(registers) => text.push_str(&registers),
-            Err(error) => {
-                let _ = writeln!(text, "  registers: {error}");
-            }
-        }
-        let _ = writeln!(text, "  exits to userland: {}", cpu.counters);
+        add_state(&mut text, &cpu.vcpu, &cpu.counters);
     }
     let hint = if machine.strict_msr && machine.has_unknown_msrs() {
         "the guest got #GP for an MSR unknown here (see above), which it may not have expected: \

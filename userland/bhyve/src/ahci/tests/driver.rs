@@ -13,7 +13,6 @@ use crate::mmio::{MmioBus, MmioMap};
 use crate::pci::bus::{PciBus, Slot, Surroundings};
 use crate::pci::device::Bdf;
 use crate::pci::interrupts::tests::Recorder;
-use crate::pci::pirq::PirqRouter;
 use crate::pci::registry;
 use crate::ports::Width;
 
@@ -111,18 +110,7 @@ impl Machine {
     pub fn try_new(device: &str, options: &str) -> Result<Self, String> {
         let recorder = Arc::new(Recorder::default());
         let memory = GuestMemory::anonymous(&[(Gpa(0), MEMORY)]).unwrap();
-        let surroundings = Surroundings {
-            ports: Arc::default(),
-            mmio: Arc::default(),
-            memory: memory.clone(),
-            memory_end: Gpa(1 << 30),
-            controller: recorder.clone(),
-            router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
-            first_port: 0,
-            boot_order: Arc::default(),
-            prefer_msi: false,
-            enable_bars: true,
-        };
+        let surroundings = Surroundings::of_test(memory.clone(), Gpa(1 << 30), &recorder);
         let device = registry::find(device).unwrap();
         let mut tree = Config::default();
         let mut node = tree.node_mut(&AT.node()).unwrap();

@@ -95,18 +95,7 @@ fn place(slot: u8, function: u8) -> Bdf {
 
 fn build(devices: &[(Bdf, &'static DeviceType, &'static str)]) -> Result<Machine, PciError> {
     let recorder = Arc::new(Recorder::default());
-    let surroundings = Surroundings {
-        ports: Arc::default(),
-        mmio: Arc::default(),
-        memory: GuestMemory::default(),
-        memory_end: Gpa(1 << 30),
-        controller: recorder.clone(),
-        router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
-        first_port: 0,
-        boot_order: Arc::default(),
-        prefer_msi: false,
-        enable_bars: true,
-    };
+    let surroundings = Surroundings::of_test(GuestMemory::default(), Gpa(1 << 30), &recorder);
     let mut tree = Config::default();
     for (at, device, options) in devices {
         let mut node = tree.node_mut(&at.node()).unwrap();

@@ -13,7 +13,6 @@ use crate::pci::bus::{PciBus, Slot, Surroundings};
 use crate::pci::device::{Bdf, Constructor, plain_options};
 use crate::pci::interrupts::Message;
 use crate::pci::interrupts::tests::Recorder;
-use crate::pci::pirq::PirqRouter;
 use crate::pci::registry::{self, DeviceType};
 use crate::ports::{PortBus, Width};
 use crate::virtio::feature::VERSION_1;
@@ -119,16 +118,8 @@ impl Guest {
         let recorder = Arc::new(Recorder::default());
         let memory = GuestMemory::anonymous(&[(Gpa(0), LOW), (HIGH, 1 << 20)]).unwrap();
         let surroundings = Surroundings {
-            ports: Arc::default(),
-            mmio: Arc::default(),
-            memory: memory.clone(),
-            memory_end: Gpa(HIGH.0 + (1 << 20)),
-            controller: recorder.clone(),
-            router: Arc::new(PirqRouter::new(recorder.clone(), 32)),
-            first_port: 0,
-            boot_order: Arc::default(),
             prefer_msi,
-            enable_bars: true,
+            ..Surroundings::of_test(memory.clone(), Gpa(HIGH.0 + (1 << 20)), &recorder)
         };
         let slot = Slot {
             at: AT,
