@@ -234,12 +234,20 @@ void	host_cdev_destroy(struct host_cdev *cdev);
 int64_t	host_tunable(const char *name, int64_t dflt);
 
 /* ---- What the shim calls in the core ------------------------------------
- * All in thread context.  Each returns 0 or an enum host_error value. */
+ * All in thread context unless marked.  Each returns 0 or an enum host_error value. */
 
 /* Module load, once; undoes everything itself when it fails. */
 int	vmm_rs_load(void);
 /* Module unload; HOST_EBUSY, and nothing changed, while a VM exists. */
 int	vmm_rs_unload(void);
+
+/* For one CPU that stops for a while (the machine sleeps, or the host takes the
+ * CPU offline) and comes back, called there between vmm_rs_load() and
+ * vmm_rs_unload(); no thread is in the core on that CPU meanwhile.  When
+ * vmm_rs_cpu_resume() fails the log says why, and no guest runs any more on
+ * any CPU until the module has been loaded anew.  Context: spin. */
+void	vmm_rs_cpu_suspend(void);
+int	vmm_rs_cpu_resume(void);
 
 /* hw.vmm.create and hw.vmm.destroy, written with a name. */
 int	vmm_rs_create(const char *name);

@@ -8,6 +8,7 @@
 mod apic;
 mod bhyvectl;
 mod console;
+mod cpus;
 mod disks;
 mod dmesg;
 mod entry_failure;

@@ -16,6 +16,7 @@
 #include <vm/vm.h>
 #include <vm/pmap.h>
 
+#include <machine/cpu.h>
 #include <machine/cpufunc.h>
 #include <machine/fpu.h>
 #include <machine/intr_machdep.h>
@@ -50,6 +51,36 @@ shim_cpu_fini(void)
 {
 	if (kick_vector != IPI_AST)
 		lapic_ipi_free(kick_vector);
+}
+
+/* Called on each CPU, with all others' threads stopped (acpi(4), S3). */
+static void
+cpu_resumed(void)
+{
+#if __FreeBSD_version < 1500000
+	/* Nobody was told before the sleep, so CR4.VMXE has come back. */
+	load_cr4(rcr4() & ~CR4_VMXE);
+#endif
+	/* The core has said in the log why not, and refuses guests. */
+	(void)vmm_rs_cpu_resume();
+}
+
+void
+shim_sleep_start(void)
+{
+#if __FreeBSD_version >= 1500000
+	vmm_suspend_p = vmm_rs_cpu_suspend;
+#endif
+	vmm_resume_p = cpu_resumed;
+}
+
+void
+shim_sleep_stop(void)
+{
+#if __FreeBSD_version >= 1500000
+	vmm_suspend_p = NULL;
+#endif
+	vmm_resume_p = NULL;
 }
 
 uint32_t

@@ -42,6 +42,7 @@ shim_load(void)
 		shim_mem_drain();
 		return (error);
 	}
+	shim_sleep_start();
 	shim_sysctl_start();
 	loaded = true;
 	return (0);
@@ -61,6 +62,7 @@ shim_unload(void)
 		return (error);
 	}
 	loaded = false;
+	shim_sleep_stop();
 	shim_cpu_fini();
 	shim_mem_drain();
 	return (0);

@@ -21,6 +21,10 @@ void	shim_mem_drain(void);
 void	shim_cpu_init(void);
 void	shim_cpu_fini(void);
 
+/* cpu.c: between the two the core is told when CPUs sleep and wake. */
+void	shim_sleep_start(void);
+void	shim_sleep_stop(void);
+
 /* user.c: the jail parameter allow.vmm. */
 void	shim_priv_init(void);
 

@@ -3,7 +3,6 @@
  * module.c: loading and unloading, and the module's one parameter, which holds
  * what are loader tunables on FreeBSD: insmod vmm_rs.ko tunables=maxcpu=4,x=1
  */
-#include <linux/cpu.h>
 #include <linux/kernel.h>
 #include <linux/module.h>
 #include <linux/string.h>
@@ -18,15 +17,10 @@ static int __init shim_init(void)
 {
 	int error;
 
-	/*
-	 * The core prepares each CPU by host_run_on_all_cpus() when it is
-	 * loaded: a CPU that came back later would have missed it.
-	 */
-	cpu_hotplug_disable();
 	error = shim_cdev_init();
 	if (error)
 		goto fail;
-	error = shim_errno(vmm_rs_load());
+	error = shim_core_load();
 	if (error)
 		goto fail_cdev;
 	error = shim_sysctl_init();
@@ -35,12 +29,11 @@ static int __init shim_init(void)
 	return 0;
 
 fail_load:
-	vmm_rs_unload();
+	shim_core_unload();
 fail_cdev:
 	shim_cdev_exit();
 fail:
 	shim_mem_drain();
-	cpu_hotplug_enable();
 	return error;
 }
 
@@ -48,10 +41,9 @@ fail:
 static void __exit shim_exit(void)
 {
 	shim_sysctl_exit();
-	WARN_ON(vmm_rs_unload());
+	shim_core_unload();
 	shim_cdev_exit();
 	shim_mem_drain();
-	cpu_hotplug_enable();
 }
 
 int64_t host_tunable(const char *name, int64_t dflt)

@@ -17,6 +17,10 @@ int shim_errno(int host_error);
 /* A negative Linux errno as the core's error; HOST_EIO for all it lacks. */
 int shim_host_error(int error);
 
+/* sleep.c: vmm_rs_load() and vmm_rs_unload(), with what belongs around them. */
+int shim_core_load(void);
+void shim_core_unload(void);
+
 /* mem.c: frees what host_free() has put off. */
 void shim_mem_drain(void);
 

@@ -36,6 +36,16 @@ extern "C" fn vmm_rs_unload() -> c_int {
     answer(Module::unload())
 }
 
+#[unsafe(no_mangle)]
+extern "C" fn vmm_rs_cpu_suspend() {
+    Module::cpu_suspend();
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn vmm_rs_cpu_resume() -> c_int {
+    answer(Module::cpu_resume())
+}
+
 /// # Safety
 /// `name` is a C string.
 #[unsafe(no_mangle)]

@@ -38,6 +38,9 @@ pub fn vm(device: &VmDevice, cmd: u64, data: &mut [u8]) -> Result<(), Errno> {
         // No device can be passed through, so what a jail lacks for vmm decides.
         Privilege::PptDev => thread::check_vmm_privilege()?,
     }
+    if !device.usable() {
+        return Err(Errno::ENXIO);
+    }
     let request = abi::decode(entry, data)?;
     let vm = &device.vm;
     let mut reply = |reply: Reply<'_>| abi::encode(&reply, data);

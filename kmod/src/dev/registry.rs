@@ -40,6 +40,7 @@ struct Registered {
 /// What /dev/vmm/NAME is: the shim passes its address to the vmm_rs_vm_* functions.
 pub struct VmDevice {
     pub vm: Vm,
+    backend: &'static dyn VmmOps,
     owner: Cred,
     /// The nodes of the device memory segments, /dev/vmm.io/NAME.SEG.
     segments: SxLock<Vec<SegmentNode>>,
@@ -105,6 +106,18 @@ impl Module {
         Ok(())
     }
 
+    /// Before this CPU stops (vmm_rs_cpu_suspend). Context: spin.
+    pub fn cpu_suspend() {
+        if let Ok(module) = Self::get() {
+            module.backend.cpu_suspend();
+        }
+    }
+
+    /// After it came back (vmm_rs_cpu_resume). Context: spin.
+    pub fn cpu_resume() -> Result<(), Errno> {
+        Self::get()?.backend.cpu_resume()
+    }
+
     /// hw.vmm.*: the backend's values, then our own.
     pub fn info(&self, index: usize) -> Option<Info> {
         match self.backend.info(index) {
@@ -128,6 +141,7 @@ impl Module {
         }
         let device = Arc::new(VmDevice {
             vm: Vm::new(name, self.backend, self.max_vcpus)?,
+            backend: self.backend,
             owner: Cred::current()?,
             segments: SxLock::new(c"vmm.io nodes", Vec::new())?,
         });
@@ -172,6 +186,11 @@ impl Module {
 pub type Info = (&'static core::ffi::CStr, &'static core::ffi::CStr, i64);
 
 impl VmDevice {
+    /// False after a CPU lost VT-x (vmm_rs_cpu_resume): the VM can be destroyed only.
+    pub fn usable(&self) -> bool {
+        self.backend.usable()
+    }
+
     /// VM_ALLOC_MEMSEG: system memory, or device memory with a node of its own.
     pub fn alloc_segment(
         &self,

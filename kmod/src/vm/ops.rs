@@ -29,6 +29,13 @@ pub trait VmmOps: Sync {
     fn modinit(&self) -> Result<(), Errno>;
     /// Turns it off again on every CPU (`vmx_cleanup`). No VM exists.
     fn modcleanup(&self);
+    /// Turns it off on this CPU, which is about to stop (`vmx_modsuspend`). Context: spin.
+    fn cpu_suspend(&self);
+    /// Turns it on again on this CPU (`vmx_modresume`). After an error [`Self::usable`] is
+    /// false, and a log line has said why. Context: spin.
+    fn cpu_resume(&self) -> Result<(), Errno>;
+    /// False when a CPU came back without virtualization: no vcpu may be touched then.
+    fn usable(&self) -> bool;
     /// The informational sysctls under hw.vmm: name, description, value.
     fn info(
         &self,

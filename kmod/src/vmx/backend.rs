@@ -55,7 +55,8 @@ static BACKEND: SpinLock<Option<Arc<Backend>>> = SpinLock::new(None);
 /// Checks the CPUs and turns VMX operation on, on all of them. On an error everything is
 /// as before, and one log line has said what is missing. Context: thread.
 pub fn vmx_init() -> Result<(), Errno> {
-    let (cpus, caps) = HostCpus::start()?;
+    let cpus = HostCpus::start()?;
+    let caps = *cpus.caps();
     let time_slice = time_slice(&caps);
     let apic = ApicVirtualization::choose(caps.features, apic_settings());
     let controls = new_vcpu_controls(&caps, apic, time_slice.is_some()).map_err(|e| {

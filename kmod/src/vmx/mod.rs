@@ -59,6 +59,17 @@ impl VmmOps for VmmOpsIntel {
     fn modcleanup(&self) {
         backend::vmx_cleanup();
     }
+    fn cpu_suspend(&self) {
+        if let Ok(backend) = backend::backend() {
+            backend.cpus.suspend();
+        }
+    }
+    fn cpu_resume(&self) -> Result<(), Errno> {
+        backend::backend()?.cpus.resume()
+    }
+    fn usable(&self) -> bool {
+        !percpu::is_lost()
+    }
     fn info(&self, index: usize) -> Option<(&'static CStr, &'static CStr, i64)> {
         backend::info(index)
     }

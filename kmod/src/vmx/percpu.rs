@@ -1,8 +1,6 @@
 //! VMX operation on the host's CPUs (SDM vol. 3C, 24.6 to 24.8 and 32.5): what the CPUs
-//! must have, VMXON on all of them or on none, VMXOFF, and what the module keeps per CPU.
-//!
-//! A CPU that the host brings online later stays out of VMX operation; `host.h` knows no
-//! such event, and a vcpu that lands there stops the host with a clear message.
+//! must have, VMXON on all of them or on none, VMXOFF, what happens around the sleep of a
+//! CPU, and what the module keeps per CPU.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -53,7 +51,7 @@ impl PerCpu {
     pub fn claim_vmcs(&self, vmcs: Hpa) {
         assert!(
             self.on.load(Ordering::Relaxed),
-            "a vcpu runs on a CPU that is not in VMX operation: it came online after the module was loaded"
+            "a vcpu runs on a CPU that is not in VMX operation"
         );
         let before = self.vmcs.swap(vmcs.get(), Ordering::Relaxed);
         assert!(before == NO_VMCS, "VMCS {before:#x} is current already");
@@ -69,7 +67,16 @@ impl PerCpu {
 /// Every CPU of the host, in VMX operation while the value lives.
 pub struct HostCpus {
     cpus: Box<[PerCpu]>,
-    features: Features,
+    /// What the first CPU offered; the others and those that come back offer the same.
+    caps: VmxCaps,
+}
+
+/// A CPU could not go back to VMX operation. (Not in HostCpus: each ioctl asks.)
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`HostCpus::resume`] has failed on a CPU.
+pub fn is_lost() -> bool {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Why VMX operation could not begin.
@@ -123,14 +130,14 @@ impl HostCpus {
     /// Checks every CPU and executes VMXON on each. On an error everything is as before,
     /// except that an unlocked IA32_FEATURE_CONTROL is now locked (it can't be undone),
     /// and one line in the log says why. Context: thread.
-    pub fn start() -> Result<(Self, VmxCaps), Errno> {
+    pub fn start() -> Result<Self, Errno> {
         Self::try_start().map_err(|e| {
             log_err!("cannot use VT-x: {e}");
             e.errno()
         })
     }
 
-    fn try_start() -> Result<(Self, VmxCaps), StartError> {
+    fn try_start() -> Result<Self, StartError> {
         let caps = check_all().map_err(StartError::Load)?;
         let mut cpus = Vec::new();
         for _ in 0..ncpus() {
@@ -138,10 +145,11 @@ impl HostCpus {
             region.bytes_mut()[..4].copy_from_slice(&caps.revision_id.to_le_bytes());
             cpus.push(PerCpu::new(region));
         }
+        LOST.store(false, Ordering::Relaxed);
         // From here on dropping it undoes what has been done.
         let cpus = Self {
             cpus: cpus.into_boxed_slice(),
-            features: caps.features,
+            caps,
         };
         let failed: SpinLock<Option<StartError>> = SpinLock::new(None);
         let count = AtomicU32::new(0);
@@ -157,7 +165,7 @@ impl HostCpus {
             return Err(e);
         }
         log_info!("VMXON on {} CPUs", count.load(Ordering::Relaxed));
-        Ok((cpus, caps))
+        Ok(cpus)
     }
 
     /// What is kept about that CPU.
@@ -168,6 +176,35 @@ impl HostCpus {
     /// How many CPU ids there are.
     pub fn len(&self) -> usize {
         self.cpus.len()
+    }
+
+    /// What all of them offer.
+    pub fn caps(&self) -> &VmxCaps {
+        &self.caps
+    }
+
+    /// VMXOFF before this CPU stops: what it caches of VMX is lost then. No VMCS is active
+    /// here (host.h). Context: spin.
+    pub fn suspend(&self) {
+        self.vmx_disable();
+    }
+
+    /// VMXON after this CPU came back, perhaps for the first time since the load. Firmware
+    /// may have reset IA32_FEATURE_CONTROL, or another hypervisor may have come. Context:
+    /// spin.
+    pub fn resume(&self) -> Result<(), Errno> {
+        let capable = self.caps.check_same(&CapabilityMsrs::read(&ThisCpu));
+        let resumed = capable
+            .map_err(StartError::Load)
+            .and_then(|()| self.vmx_enable());
+        resumed.map_err(|e| {
+            LOST.store(true, Ordering::Relaxed);
+            log_err!(
+                "CPU {} came back without VT-x: {e}; no guest runs until the module has been loaded anew",
+                current().0
+            );
+            e.errno()
+        })
     }
 
     /// VMXON on this CPU. Context: spin.
@@ -209,11 +246,11 @@ impl HostCpus {
         }
         // VMXOFF keeps cached translations (29.4.3.3): the next VMXON, ours or another
         // hypervisor's, must not find them under EPT pointers and VPIDs used again.
-        if self.features.contains(Features::INVVPID_ALL_CONTEXTS) {
+        if self.caps.has(Features::INVVPID_ALL_CONTEXTS) {
             // SAFETY: in VMX operation, and the type exists. It can't fail then.
             let _ = unsafe { instr::invvpid(InvvpidType::AllContexts, 0) };
         }
-        if self.features.contains(Features::INVEPT_ALL_CONTEXTS) {
+        if self.caps.has(Features::INVEPT_ALL_CONTEXTS) {
             // SAFETY: in VMX operation, and the type exists. It can't fail then.
             let _ = unsafe { instr::invept(InveptType::AllContexts, 0) };
         }
