@@ -18,7 +18,7 @@ help: ## this list
 setup: ## install what is missing (apt or pkg, a Python environment in build/)
 	@tests/setup.sh
 
-ko: setup ## build/vmm_rs.ko, the FreeBSD kernel module
+ko: setup ## build/vmm_rs.ko, the FreeBSD kernel module; vmm_rs-14.ko is for FreeBSD 14
 	@$(STEP) core "kernel core (Rust)" kmod/build/core
 	@$(STEP) ko "vmm_rs.ko for FreeBSD" cargo build --package vmm_rs_e2e --lib --features ko
 
@@ -43,8 +43,8 @@ image: lab-module guests lab-userland ## the lab's root file system with all tha
 linux-guest: image ## Debian's kernel and an ext4 disk, for the lab host to run as a guest
 	@$(STEP) linux-guest "Linux guest" tests/linux/build
 
-check-ko: ko ## check build/vmm_rs.ko: relocations, symbols, registers, red zone, linker sets
-	@cargo run --quiet --bin check_ko -- build/vmm_rs.ko
+check-ko: ko ## check the module: relocations, kernel symbols, registers, red zone, linker sets
+	@cargo run --quiet --bin check_ko -- build/vmm_rs*.ko
 
 run: linux-guest ## the main job: in the lab, boot Debian's kernel as a guest; interactive with a terminal
 	@cargo run --quiet --bin lab -- linux
@@ -82,4 +82,4 @@ uninstall: ## remove what install put there
 	@$(INSTALL) --uninstall
 
 clean: ## remove everything built, but not what setup fetched
-	rm -rf target build/fuzz build/ko build/freebsd build/logs build/vmm_rs.ko build/lab/kmod build/lab/userland build/lab/root build/lab/linux build/lab/runs
+	rm -rf target build/fuzz build/ko build/freebsd build/logs build/vmm_rs*.ko build/lab/kmod build/lab/userland build/lab/root build/lab/linux build/lab/runs

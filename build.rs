@@ -2,7 +2,9 @@
 //! shim. `make ko` builds the staticlib first, then runs this; what it leaves in build/:
 //!
 //! * `build/ko/rust.o`: the core as one object, for the Linux lab module too;
-//! * `build/vmm_rs.ko`: what `kldload` loads.
+//! * `build/vmm_rs.ko`: what `kldload` loads on FreeBSD 15, `build/vmm_rs-14.ko` on 14.
+//!
+//! On FreeBSD kmod/Makefile does the same with the system's own bsd.kmod.mk.
 //!
 //! Without the feature it does nothing, so that plain cargo needs no kernel target.
 
@@ -21,11 +23,11 @@ mod ko {
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
-    use vmm_headers::Headers;
+    use vmm_headers::{Headers, Kernel};
 
     const STATICLIB: &str = "target/kernel/x86_64-unknown-none/kernel/libvmm_rs.a";
     const SHIM: &str = "kmod/shim/freebsd";
-    const MERGE_SCRIPT: &str = "kmod/build/merge.lds";
+    const MERGE: &str = "kmod/build/merge";
     const LINK_SCRIPT: &str = "kmod/build/kmod.lds";
 
     /// What FreeBSD's bsd.kmod.mk gives clang on amd64, as far as a module needs it.
@@ -48,11 +50,6 @@ mod ko {
         "-O2",
     ];
 
-    /// SMP decides sizes of the kernel's structures (cpuset_t, pmap, vmspace). The wheel's
-    /// headers lack __FreeBSD_version; a host's own sys/param.h defines it.
-    const DEFINES: [&str; 3] = ["_KERNEL", "KLD_MODULE", "SMP"];
-    const WHEEL_FREEBSD_VERSION: &str = "1500068";
-
     pub fn build() -> Result<(), String> {
         let headers = vmm_headers::find()?;
         let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
@@ -60,15 +57,23 @@ mod ko {
         fs::create_dir_all(build.join("ko")).map_err(|e| format!("build/ko: {e}"))?;
 
         let rust_o = build.join("ko/rust.o");
-        merge(&headers, &rust_o)?;
-        let shim = compile_shim(&headers, &out)?;
-        link(&headers, &shim, &rust_o, &build.join("vmm_rs.ko"))?;
+        run(Command::new(MERGE)
+            .arg(&rust_o)
+            .env("LD", headers.tool("ld.lld"))
+            .env("NM", headers.tool("llvm-nm")))?;
+        for kernel in headers.kernels()? {
+            let out = out.join(format!("freebsd-{}", kernel.release));
+            fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+            let shim = compile_shim(&headers, &kernel, &out)?;
+            link(&headers, &shim, &rust_o, &kernel.module)?;
+        }
 
         for path in [
             STATICLIB,
             SHIM,
             "kmod/shim/host.h",
-            MERGE_SCRIPT,
+            MERGE,
+            "kmod/build/merge.lds",
             LINK_SCRIPT,
         ] {
             println!("cargo:rerun-if-changed={path}");
@@ -79,55 +84,11 @@ mod ko {
         Ok(())
     }
 
-    /// The staticlib as one relocatable object that holds what the entry points reach.
-    fn merge(headers: &Headers, rust_o: &Path) -> Result<(), String> {
-        if !Path::new(STATICLIB).is_file() {
-            return Err(format!("{STATICLIB} is missing; build it with `make ko`"));
-        }
-        let entry_points = entry_points(headers)?;
-        let mut ld = Command::new(headers.tool("ld.lld"));
-        ld.args([
-            "-m",
-            "elf_x86_64_fbsd",
-            "-r",
-            "--gc-sections",
-            "-T",
-            MERGE_SCRIPT,
-            "-o",
-        ])
-        .arg(rust_o);
-        for symbol in &entry_points {
-            ld.args(["-u", symbol]);
-        }
-        run(ld.arg(STATICLIB))
-    }
-
-    /// The `vmm_rs_*` functions of the staticlib: what kmod/shim/host.h says the shim calls.
-    fn entry_points(headers: &Headers) -> Result<Vec<String>, String> {
-        let mut nm = Command::new(headers.tool("llvm-nm"));
-        let output = nm
-            .args([
-                "--defined-only",
-                "--extern-only",
-                "--format=just-symbols",
-                "--quiet",
-                STATICLIB,
-            ])
-            .output()
-            .map_err(|e| format!("{nm:?}: {e}"))?;
-        let names = String::from_utf8_lossy(&output.stdout);
-        let found: Vec<String> = names
-            .lines()
-            .filter(|name| name.starts_with("vmm_rs_"))
-            .map(str::to_owned)
-            .collect();
-        if found.is_empty() {
-            return Err(format!("{STATICLIB} exports no vmm_rs_* function"));
-        }
-        Ok(found)
-    }
-
-    fn compile_shim(headers: &Headers, out: &Path) -> Result<Vec<PathBuf>, String> {
+    fn compile_shim(
+        headers: &Headers,
+        kernel: &Kernel,
+        out: &Path,
+    ) -> Result<Vec<PathBuf>, String> {
         let mut sources: Vec<PathBuf> = fs::read_dir(SHIM)
             .map_err(|e| format!("{SHIM}: {e}"))?
             .flatten()
@@ -144,11 +105,9 @@ mod ko {
             .no_default_flags(true)
             .out_dir(out)
             .include("kmod/shim")
-            // Empty stand-ins for headers that FreeBSD generates and the wheel lacks.
-            .include("kmod/shim/freebsd/include")
             .flag(format!("-ffile-prefix-map={}=.", here()?.display()))
             .files(&sources);
-        for flag in headers
+        for flag in kernel
             .clang_args()
             .iter()
             .map(String::as_str)
@@ -165,14 +124,8 @@ mod ko {
         ] {
             cc.flag(flag);
         }
-        for define in DEFINES {
-            cc.define(define, None);
-        }
-        if !cfg!(target_os = "freebsd") {
-            cc.define("__FreeBSD_version", WHEEL_FREEBSD_VERSION);
-        }
         cc.try_compile_intermediates()
-            .map_err(|e| format!("{SHIM}: {e}"))
+            .map_err(|e| format!("{SHIM}, for FreeBSD {}: {e}", kernel.release))
     }
 
     /// Links without garbage collection: the kernel finds linker sets by section name only.

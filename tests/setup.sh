@@ -11,6 +11,7 @@ log=build/logs/setup.log
 mkdir -p build/logs
 
 zig=0.17.0
+zig_14=0.15.1
 say() { echo "setup: $*"; }
 die() {
 	echo "setup: $*" >&2
@@ -77,6 +78,7 @@ setup_apt() {
 	lab_kernel
 	pc_kernel
 	venv
+	headers_14
 }
 
 # Debian's own compiler has the library sources that go with it. Elsewhere rustup's
@@ -184,6 +186,29 @@ venv() {
 	touch "build/venv/ziglang-$zig"
 }
 
+# An older ziglang has the headers of FreeBSD 14: two folders of its wheel are kept.
+headers_14() {
+	[ -f "build/freebsd-14/ziglang-$zig_14" ] && return
+	[ -z "$check" ] || die "missing: build/freebsd-14, the headers in ziglang $zig_14"
+	rm -rf build/freebsd-14
+	mkdir -p build/freebsd-14
+	step "FreeBSD 14's headers, from ziglang $zig_14 on PyPI" build/venv/bin/pip download --disable-pip-version-check \
+		--no-cache-dir --no-deps --only-binary :all: --dest build/freebsd-14 "ziglang==$zig_14"
+	step "unpacking them" build/venv/bin/python -c '
+import pathlib, sys, zipfile
+wheel, to = sys.argv[1], pathlib.Path(sys.argv[2])
+top = "ziglang/lib/libc/include/"
+with zipfile.ZipFile(wheel) as files:
+    for name in files.namelist():
+        if name.startswith((top + "x86_64-freebsd-none/", top + "generic-freebsd/")) and not name.endswith("/"):
+            path = to / name[len(top):]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files.read(name))
+' build/freebsd-14/*.whl build/freebsd-14/include
+	rm build/freebsd-14/*.whl
+	touch "build/freebsd-14/ziglang-$zig_14"
+}
+
 # ---- FreeBSD -----------------------------------------------------------------------
 
 setup_pkg() {
@@ -212,7 +237,8 @@ elif command -v apt-get >/dev/null; then
 else
 	die "neither apt-get nor FreeBSD's pkg here. Needed by hand: clang, lld and llvm 19 or newer with libclang;
   the rust-src component of the active Rust toolchain; python3 with venv, then
-  \`python3 -m venv build/venv && build/venv/bin/pip install ziglang==$zig\`; and for the lab: bochs 2.7 with its
+  \`python3 -m venv build/venv && build/venv/bin/pip install ziglang==$zig\`;
+  the FreeBSD headers of ziglang $zig_14 in build/freebsd-14/include; and for the lab: bochs 2.7 with its
   BIOS images, grub (i386-pc), xorriso, makefs, sfdisk, mtools, a static busybox, cpio, and headers, image and compiler of a Linux 6.1 kernel."
 fi
 [ -n "$check" ] || say "everything needed is here"

@@ -1,17 +1,22 @@
-//! `check_ko FILE`: says what keeps FreeBSD's kernel from loading and running the module.
+//! `check_ko MODULE...`: says what keeps FreeBSD's kernel from loading and running these
+//! modules, and where the list of kernel functions differs from FreeBSD's headers.
 
 use std::process::ExitCode;
 
-use vmm_rs_e2e::check_ko::{Kpi, check};
+use vmm_rs_e2e::check_ko::{Checked, Kpi, check, check_headers, unneeded};
 
 fn main() -> ExitCode {
-    let Some(path) = std::env::args().nth(1) else {
-        eprintln!("usage: check_ko vmm_rs.ko");
+    let paths: Vec<String> = std::env::args().skip(1).collect();
+    if paths.is_empty() {
+        eprintln!("usage: check_ko vmm_rs.ko ...");
         return ExitCode::from(2);
-    };
-    match run(&path) {
+    }
+    match run(&paths) {
         Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(n) => {
+            eprintln!("*** check_ko: {n} problems");
+            ExitCode::FAILURE
+        }
         Err(message) => {
             eprintln!("check_ko: {message}");
             ExitCode::from(2)
@@ -19,20 +24,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(path: &str) -> Result<usize, String> {
-    let bytes = std::fs::read(path).map_err(|e| format!("{path}: {e}; build it with `make ko`"))?;
+/// Returns how many problems it has written.
+fn run(paths: &[String]) -> Result<usize, String> {
     let list = std::fs::read_to_string(Kpi::PATH).map_err(|e| format!("{}: {e}", Kpi::PATH))?;
     let kpi = Kpi::parse(&list)?;
-    let problems = check(&bytes, &kpi)?;
-    for problem in &problems {
-        eprintln!("{path}: {problem}");
+    let mut count = 0;
+    let mut modules: Vec<Checked> = Vec::new();
+    for path in paths {
+        let bytes =
+            std::fs::read(path).map_err(|e| format!("{path}: {e}; build it with `make ko`"))?;
+        let module = check(&bytes, &kpi).map_err(|e| format!("{path}: {e}"))?;
+        for problem in &module.problems {
+            eprintln!("{path}: {problem}");
+        }
+        if module.problems.is_empty() {
+            println!(
+                "{path}: fit for FreeBSD {} ({} kernel symbols used)",
+                module.version / 100_000,
+                module.needed.len()
+            );
+        }
+        count += module.problems.len();
+        modules.push(module);
     }
-    match problems.len() {
-        0 => println!(
-            "{path}: fit for FreeBSD's kernel ({} kernel symbols used)",
-            kpi.symbols().count()
-        ),
-        n => eprintln!("*** {path}: {n} problems"),
+    let headers = vmm_headers::find()?;
+    let mut about_list = unneeded(&kpi, &modules);
+    for kernel in headers.kernels()? {
+        about_list.extend(check_headers(&headers, &kernel, &kpi)?);
     }
-    Ok(problems.len())
+    for problem in &about_list {
+        eprintln!("{problem}");
+    }
+    Ok(count + about_list.len())
 }

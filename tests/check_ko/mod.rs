@@ -4,6 +4,7 @@
 //! overwrites, and linker sets without which the module does nothing.
 
 mod code;
+mod headers;
 mod kpi;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use object::{
     SymbolKind,
 };
 
+pub use headers::check as check_headers;
 pub use kpi::Kpi;
 
 /// What FreeBSD's linker for relocatable modules on amd64 (elf_reloc_internal of
@@ -48,8 +50,24 @@ pub enum Problem {
     },
     /// Needs a symbol that is not on the list of kernel functions.
     Undefined { symbol: String },
+    /// Needs a symbol that kernels don't have for which the module was built.
+    Missing { symbol: String, version: u32 },
     /// The list has a symbol that nothing needs any more.
     Unneeded { symbol: String },
+    /// The headers of a release don't declare a symbol that the list has for it.
+    Undeclared { symbol: String, release: u32 },
+    /// They declare it as something else, or elsewhere.
+    Declared {
+        symbol: String,
+        release: u32,
+        found: String,
+    },
+    /// They declare a symbol that the list doesn't have for the release.
+    Unlisted {
+        symbol: String,
+        release: u32,
+        header: String,
+    },
     /// An instruction uses the FPU, MMX, SSE or AVX registers.
     VectorRegister { place: String, instruction: String },
     /// An instruction uses memory below the stack pointer.
@@ -80,9 +98,37 @@ impl fmt::Display for Problem {
                     Kpi::PATH
                 )
             }
+            Problem::Missing { symbol, version } => write!(
+                f,
+                "{symbol} is not in each kernel from version {version} on ({}); the shim needs an #if __FreeBSD_version",
+                Kpi::PATH
+            ),
             Problem::Unneeded { symbol } => write!(
                 f,
                 "{symbol} is on the list {} but nothing needs it",
+                Kpi::PATH
+            ),
+            Problem::Undeclared { symbol, release } => write!(
+                f,
+                "{symbol} is on the list {} for FreeBSD {release}, whose headers don't declare it",
+                Kpi::PATH
+            ),
+            Problem::Declared {
+                symbol,
+                release,
+                found,
+            } => write!(
+                f,
+                "{symbol} is {found} in FreeBSD {release}, not what {} says",
+                Kpi::PATH
+            ),
+            Problem::Unlisted {
+                symbol,
+                release,
+                header,
+            } => write!(
+                f,
+                "{symbol} is in FreeBSD {release} as well ({header}), which {} doesn't say",
                 Kpi::PATH
             ),
             Problem::VectorRegister { place, instruction } => {
@@ -96,22 +142,74 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with the object, in a fixed order; an error if it is no
-/// x86-64 ELF object.
-pub fn check(bytes: &[u8], kpi: &Kpi) -> Result<Vec<Problem>, String> {
+/// What a look at a module found.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Checked {
+    /// `__FreeBSD_version` of the oldest kernel that it may be loaded by.
+    pub version: u32,
+    /// What it takes from the kernel.
+    pub needed: BTreeSet<String>,
+    /// Everything that is wrong, in a fixed order.
+    pub problems: Vec<Problem>,
+}
+
+/// Looks at a module; an error if it is none for x86-64.
+pub fn check(bytes: &[u8], kpi: &Kpi) -> Result<Checked, String> {
     let object: ElfFile64 =
         ElfFile64::parse(bytes).map_err(|e| format!("not an ELF object: {e}"))?;
     if object.architecture() != object::Architecture::X86_64 {
         return Err(format!("an object for {:?}", object.architecture()));
     }
     let mut problems = BTreeSet::new();
+    let version = kernel_version(&object)?;
+    let needed = needed(&object);
     relocations(&object, &mut problems);
-    undefined(&object, kpi, &mut problems);
+    undefined(&needed, version, kpi, &mut problems);
     linker_sets(&object, &mut problems);
     for section in object.sections().filter(is_code) {
         code::check(&object, &section, &mut problems)?;
     }
-    Ok(problems.into_iter().collect())
+    Ok(Checked {
+        version,
+        needed,
+        problems: problems.into_iter().collect(),
+    })
+}
+
+/// What the list has and no module needs. Nothing is known if modules for a release that
+/// the list speaks of are not among these.
+pub fn unneeded(kpi: &Kpi, modules: &[Checked]) -> Vec<Problem> {
+    let known: BTreeSet<u32> = modules.iter().map(|m| m.version / 100_000).collect();
+    if !kpi.releases().all(|release| known.contains(&release)) {
+        return Vec::new();
+    }
+    kpi.symbols()
+        .filter(|(name, _)| !modules.iter().any(|module| module.needed.contains(*name)))
+        .map(|(name, _)| Problem::Unneeded {
+            symbol: name.to_owned(),
+        })
+        .collect()
+}
+
+/// The module's dependency on the kernel, which DECLARE_MODULE() makes of the version in
+/// sys/param.h: a `struct mod_depend`, the oldest version first.
+fn kernel_version(object: &ElfFile64<'_>) -> Result<u32, String> {
+    let symbol = object
+        .symbols()
+        .find(|symbol| {
+            symbol
+                .name()
+                .is_ok_and(|name| name.ends_with("_depend_on_kernel"))
+        })
+        .ok_or("no module of FreeBSD's: it has no dependency on a kernel version")?;
+    let section = symbol
+        .section_index()
+        .and_then(|index| object.section_by_index(index).ok());
+    let data = section.and_then(|section| section.data_range(symbol.address(), 4).ok()?);
+    let bytes = data.and_then(|data| data.try_into().ok());
+    bytes
+        .map(u32::from_le_bytes)
+        .ok_or_else(|| "its dependency on a kernel version is empty".to_owned())
 }
 
 type Section<'data, 'file> = object::read::elf::ElfSection64<'data, 'file, object::Endianness>;
@@ -159,7 +257,7 @@ fn relocations(object: &ElfFile64<'_>, problems: &mut BTreeSet<Problem>) {
 
 /// Symbols that loaded sections need and the object doesn't have. A symbol in the table
 /// that no relocation uses is not looked up.
-fn undefined(object: &ElfFile64<'_>, kpi: &Kpi, problems: &mut BTreeSet<Problem>) {
+fn needed(object: &ElfFile64<'_>) -> BTreeSet<String> {
     let mut needed = BTreeSet::new();
     for section in object.sections().filter(is_loaded) {
         for (_, relocation) in section.relocations() {
@@ -181,15 +279,19 @@ fn undefined(object: &ElfFile64<'_>, kpi: &Kpi, problems: &mut BTreeSet<Problem>
             .or_else(|| name.strip_prefix("__stop_"));
         set.is_none_or(|set| object.section_by_name(set).is_none())
     });
-    for symbol in needed.iter().filter(|symbol| !kpi.contains(symbol)) {
-        problems.insert(Problem::Undefined {
-            symbol: symbol.clone(),
-        });
-    }
-    for symbol in kpi.symbols().filter(|symbol| !needed.contains(*symbol)) {
-        problems.insert(Problem::Unneeded {
-            symbol: symbol.to_owned(),
-        });
+    needed
+}
+
+fn undefined(needed: &BTreeSet<String>, version: u32, kpi: &Kpi, problems: &mut BTreeSet<Problem>) {
+    for name in needed {
+        let symbol = name.clone();
+        match kpi.get(name) {
+            None => problems.insert(Problem::Undefined { symbol }),
+            Some(listed) if !listed.is_in_version(version) => {
+                problems.insert(Problem::Missing { symbol, version })
+            }
+            Some(_) => false,
+        };
     }
 }
 

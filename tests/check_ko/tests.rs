@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use vmm_rs_e2e::check_ko::{Kpi, Problem, check};
+use vmm_rs_e2e::check_ko::{Checked, Kpi, Problem, check, check_headers, unneeded};
 
 /// Linker sets and a use of printf(9), as a module has them.
 const MODULE: &str = r#"
@@ -14,6 +14,7 @@ const MODULE: &str = r#"
     #define IN_SET(set, name) \
         static const int *name __attribute__((section(set), used)) = &data;
     static int data = 1;
+    static const int _m_depend_on_kernel[3] __attribute__((used)) = { 1500068, 1500068, 1599999 };
     IN_SET("set_sysinit_set", a) IN_SET("set_sysuninit_set", b)
     IN_SET("set_sysctl_set", c) IN_SET("set_modmetadata_set", d)
     extern const int *__start_set_sysctl_set[];
@@ -31,6 +32,10 @@ const KERNEL: [&str; 5] = [
 
 /// Compiles C for FreeBSD and checks the object against a list with printf.
 fn problems_of(name: &str, source: &str, flags: &[&str]) -> Vec<Problem> {
+    checked(name, source, flags, "printf function sys/systm.h 15").problems
+}
+
+fn checked(name: &str, source: &str, flags: &[&str], list: &str) -> Checked {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (c, o) = (
         folder.join(format!("{name}.c")),
@@ -57,11 +62,7 @@ fn problems_of(name: &str, source: &str, flags: &[&str]) -> Vec<Problem> {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    check(
-        &fs::read(&o).unwrap(),
-        &Kpi::parse("printf sys/systm.h").unwrap(),
-    )
-    .unwrap()
+    check(&fs::read(&o).unwrap(), &Kpi::parse(list).unwrap()).unwrap()
 }
 
 /// The problems that `code` adds to a module without any.
@@ -160,13 +161,99 @@ fn a_symbol_that_is_not_on_the_list_is_refused() {
 
 #[test]
 fn a_list_with_a_symbol_that_nothing_needs_is_refused() {
-    let quiet = MODULE.replace("return (printf(\"%d\\n\", value));", "return (value);");
-    assert_eq!(
-        problems_of("unneeded", &quiet, &KERNEL),
-        [Problem::Unneeded {
-            symbol: "printf".to_owned()
-        }]
-    );
+    let list = "printf function sys/systm.h 15\nsnprintf function sys/systm.h 15";
+    let kpi = Kpi::parse(list).unwrap();
+    let module = checked("unneeded", MODULE, &KERNEL, list);
+    let snprintf = Problem::Unneeded {
+        symbol: "snprintf".to_owned(),
+    };
+    assert_eq!(unneeded(&kpi, &[module]), [snprintf]);
+    // Another release's module, which isn't here, may need it.
+    let list = "printf function sys/systm.h 15\nsnprintf function sys/systm.h 14";
+    let kpi = Kpi::parse(list).unwrap();
+    let module = checked("needed", MODULE, &KERNEL, list);
+    assert_eq!(unneeded(&kpi, &[module]), []);
+}
+
+#[test]
+fn a_symbol_that_some_kernels_lack_is_refused() {
+    let problems = |releases: &str| {
+        let list = format!("printf function sys/systm.h {releases}");
+        checked("missing", MODULE, &KERNEL, &list).problems
+    };
+    for releases in ["14", "14 15.1"] {
+        let missing = Problem::Missing {
+            symbol: "printf".to_owned(),
+            version: 1_500_068,
+        };
+        assert_eq!(problems(releases), [missing]);
+    }
+    assert_eq!(problems("15"), []);
+}
+
+#[test]
+fn a_list_that_headers_contradict_is_refused() {
+    let headers = vmm_headers::find().unwrap();
+    let differences = |line: &str| -> Vec<String> {
+        let kpi = Kpi::parse(line).unwrap();
+        let kernels = headers.kernels().unwrap();
+        let problems = kernels
+            .iter()
+            .flat_map(|kernel| check_headers(&headers, kernel, &kpi).unwrap());
+        problems.map(|problem| problem.to_string()).collect()
+    };
+    assert_eq!(differences("printf function sys/systm.h 14 15"), [""; 0]);
+    for (line, release, problem) in [
+        (
+            "printf function sys/malloc.h 14 15",
+            15,
+            "a function of sys/systm.h",
+        ),
+        (
+            "printf variable sys/systm.h 14 15",
+            15,
+            "a function of sys/systm.h",
+        ),
+        (
+            "physmem function sys/systm.h 14 15",
+            15,
+            "a variable of sys/systm.h",
+        ),
+        (
+            "no_such_function function sys/systm.h 14 15",
+            15,
+            "don't declare it",
+        ),
+        (
+            "kva_layout variable machine/pmap.h 14 15",
+            14,
+            "FreeBSD 14, whose headers don't declare it",
+        ),
+        (
+            "kick_proc0 function sys/proc.h 14 15",
+            15,
+            "FreeBSD 15, whose headers don't declare it",
+        ),
+        (
+            "printf function sys/systm.h 15",
+            14,
+            "in FreeBSD 14 as well",
+        ),
+    ] {
+        // On FreeBSD only the host's own headers are there.
+        if headers
+            .kernels()
+            .unwrap()
+            .iter()
+            .any(|k| k.release == release)
+        {
+            let found = differences(line);
+            assert!(
+                found.iter().any(|found| found.contains(problem)),
+                "{line}: {found:?}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -234,7 +321,11 @@ fn each_missing_linker_set_is_named() {
             }]
         );
     }
-    let problems = problems_of("nosets", "int data;", &KERNEL);
+    let problems = problems_of(
+        "nosets",
+        "int _m_depend_on_kernel[3] = { 1500068 };",
+        &KERNEL,
+    );
     let missing = problems
         .iter()
         .filter(|problem| matches!(problem, Problem::LinkerSet { .. }))
@@ -243,9 +334,16 @@ fn each_missing_linker_set_is_named() {
 }
 
 #[test]
-fn what_is_no_object_for_this_cpu_is_an_error() {
+fn what_is_no_module_or_no_list_is_an_error() {
     let kpi = Kpi::parse("").unwrap();
     assert!(check(b"#!/bin/sh\n", &kpi).is_err());
-    assert!(Kpi::parse("printf").is_err());
-    assert!(Kpi::parse("printf sys/systm.h\nprintf sys/systm.h").is_err());
+    for list in [
+        "printf",
+        "printf function sys/systm.h",
+        "printf macro sys/systm.h 15",
+        "printf function sys/systm.h fifteen",
+        "printf function sys/systm.h 15\nprintf function sys/systm.h 15",
+    ] {
+        assert!(Kpi::parse(list).is_err(), "{list}");
+    }
 }

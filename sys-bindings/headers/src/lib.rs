@@ -3,7 +3,8 @@
 //! (the root build.rs), so that both see the same headers.
 //!
 //! The headers are never vendored. On FreeBSD they are the host's own; elsewhere they come
-//! with the `ziglang` wheel that `make setup` puts into build/venv. Overrides:
+//! with the `ziglang` wheel that `make setup` puts into build/venv. Those of FreeBSD 14, for
+//! which the module is built as well, are in build/freebsd-14. Overrides:
 //!
 //! * `VMM_RS_FREEBSD_INCLUDE`: include directories, colon separated, in search order;
 //! * `VMM_RS_CLANG`: the clang to run; `LIBCLANG_PATH`: the directory of libclang.
@@ -30,17 +31,29 @@ pub struct Headers {
 
 impl Headers {
     /// Arguments of clang for a file that reads the FreeBSD headers: target, no host
-    /// headers, these include directories. Kernel code adds `-D_KERNEL` and its own.
+    /// headers, these include directories.
     pub fn clang_args(&self) -> Vec<String> {
-        let mut args = vec![
-            "--target=x86_64-unknown-freebsd15.0".to_owned(),
-            "-nostdinc".to_owned(),
-        ];
-        for dir in &self.include_dirs {
-            args.push("-isystem".to_owned());
-            args.push(dir.display().to_string());
+        clang_args(15, &self.include_dirs)
+    }
+
+    /// The FreeBSD kernels that the module can be built for here. The first is the one
+    /// these headers are of.
+    pub fn kernels(&self) -> Result<Vec<Kernel>, String> {
+        let mut kernels = vec![Kernel {
+            release: 15,
+            version: 1_500_068,
+            include_dirs: self.include_dirs.clone(),
+            module: PathBuf::from("build/vmm_rs.ko"),
+        }];
+        if env::var_os("VMM_RS_FREEBSD_INCLUDE").is_none() && !cfg!(target_os = "freebsd") {
+            kernels.push(Kernel {
+                release: 14,
+                version: 1_400_097,
+                include_dirs: freebsd_14_dirs()?,
+                module: PathBuf::from("build/vmm_rs-14.ko"),
+            });
         }
-        args
+        Ok(kernels)
     }
 
     /// A program of the same LLVM (`ld.lld`, `llvm-objcopy`), else one on the PATH.
@@ -52,6 +65,46 @@ impl Headers {
             PathBuf::from(name)
         }
     }
+}
+
+/// A FreeBSD kernel to build the module for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kernel {
+    /// The major release.
+    pub release: u32,
+    /// `__FreeBSD_version` of that release's first, whose modules all later ones load. The
+    /// wheels' headers lack it; a FreeBSD system's own sys/param.h overrides it.
+    pub version: u32,
+    /// Directories for `-isystem`, in search order.
+    pub include_dirs: Vec<PathBuf>,
+    /// What the module is called, from the top of the workspace.
+    pub module: PathBuf,
+}
+
+impl Kernel {
+    /// Arguments of clang for a file of this kernel or of a module.
+    pub fn clang_args(&self) -> Vec<String> {
+        let mut args = clang_args(self.release, &self.include_dirs);
+        // SMP decides sizes of the kernel's structures (cpuset_t, pmap, vmspace).
+        args.extend(["_KERNEL", "KLD_MODULE", "SMP"].map(|name| format!("-D{name}")));
+        args.push(format!("-D__FreeBSD_version={}", self.version));
+        // Empty stand-ins for headers that FreeBSD generates and the wheels lack.
+        let generated = workspace().join("kmod/shim/freebsd/include");
+        args.push(format!("-I{}", generated.display()));
+        args
+    }
+}
+
+fn clang_args(release: u32, include_dirs: &[PathBuf]) -> Vec<String> {
+    let mut args = vec![
+        format!("--target=x86_64-unknown-freebsd{release}.0"),
+        "-nostdinc".to_owned(),
+    ];
+    for dir in include_dirs {
+        args.push("-isystem".to_owned());
+        args.push(dir.display().to_string());
+    }
+    args
 }
 
 /// What a build script prints so that it runs again when the answer of [`find`] may change.
@@ -114,13 +167,29 @@ fn wheel_dirs() -> Result<Vec<PathBuf>, String> {
         .map(|python| python.path().join("site-packages/ziglang/lib/libc/include"))
         .find_map(|top| {
             // The real path, because build scripts and their output outlive the current directory.
-            let top = top.canonicalize().ok()?;
-            Some(vec![
-                top.join("x86_64-freebsd-none"),
-                top.join("generic-freebsd"),
-            ])
+            Some(ziglang_dirs(&top.canonicalize().ok()?))
         })
         .ok_or_else(missing)
+}
+
+/// The include directories for FreeBSD in a copy of ziglang's.
+fn ziglang_dirs(top: &Path) -> Vec<PathBuf> {
+    ["x86_64-freebsd-none", "generic-freebsd"]
+        .map(|name| top.join(name))
+        .to_vec()
+}
+
+/// The headers of FreeBSD 14.
+fn freebsd_14_dirs() -> Result<Vec<PathBuf>, String> {
+    let dir = workspace().join("build/freebsd-14/include");
+    dir.canonicalize()
+        .map(|top| ziglang_dirs(&top))
+        .map_err(|_| {
+            format!(
+                "FreeBSD 14 headers: {} is missing; run `make setup`",
+                dir.display()
+            )
+        })
 }
 
 fn clang() -> Result<PathBuf, String> {
@@ -214,6 +283,20 @@ mod tests {
             .status()
             .unwrap();
         assert!(status.success());
+    }
+
+    #[test]
+    fn each_kernel_has_its_own_headers() {
+        for kernel in find().unwrap().kernels().unwrap() {
+            let status = Command::new(find().unwrap().clang)
+                .args(kernel.clang_args())
+                .args(["-fsyntax-only", "-x", "c", "-include", "sys/param.h"])
+                .args(["-include", "sys/systm.h", "-include", "machine/vmm.h"])
+                .arg("/dev/null")
+                .status()
+                .unwrap();
+            assert!(status.success(), "{kernel:?}");
+        }
     }
 
     #[test]
