@@ -71,9 +71,9 @@ fmt: ## format all Rust sources
 lint: ko ## formatting, clippy over everything, shell syntax
 	@tests/lint
 
-# The variables of install: PREFIX, DESTDIR, KMODDIR and OPSYS, see userland/build/install.
+# The variables of install: PREFIX, DESTDIR, KMODDIR, MODULE and OPSYS, see userland/build/install.
 PREFIX ?= /usr/local
-INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' KMODDIR='$(KMODDIR)' OPSYS='$(OPSYS)' userland/build/install
+INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' KMODDIR='$(KMODDIR)' MODULE='$(MODULE)' OPSYS='$(OPSYS)' userland/build/install
 
 install: ## put what was built below PREFIX (/usr/local); DESTDIR=/stage for packages
 	@$(INSTALL)
@@ -82,4 +82,4 @@ uninstall: ## remove what install put there
 	@$(INSTALL) --uninstall
 
 clean: ## remove everything built, but not what setup fetched
-	rm -rf target build/fuzz build/ko build/freebsd build/logs build/vmm_rs*.ko build/lab/kmod build/lab/userland build/lab/root build/lab/linux build/lab/runs
+	rm -rf target build/fuzz build/ko build/kmod build/freebsd build/logs build/vmm_rs*.ko build/lab/kmod build/lab/userland build/lab/root build/lab/linux build/lab/runs

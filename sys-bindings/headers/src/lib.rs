@@ -10,6 +10,7 @@
 //! * `VMM_RS_CLANG`: the clang to run; `LIBCLANG_PATH`: the directory of libclang.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -139,7 +140,16 @@ fn include_dirs() -> Result<Vec<PathBuf>, String> {
     } else {
         wheel_dirs()?
     };
-    let has = |name: &str| dirs.iter().any(|dir: &PathBuf| dir.join(name).is_file());
+    let dirs: Vec<PathBuf> = dirs;
+    if let Some(version) = system_version(&dirs).filter(|version| version / 100_000 != 15) {
+        return Err(format!(
+            "{dirs:?} has the headers of FreeBSD {}.{}, and the ABI is that of 15: set VMM_RS_FREEBSD_INCLUDE to \
+             the include directory of a FreeBSD 15 system",
+            version / 100_000,
+            version % 100_000 / 1000
+        ));
+    }
+    let has = |name: &str| dirs.iter().any(|dir| dir.join(name).is_file());
     match ["machine/vmm.h", "machine/vmm_dev.h", "sys/param.h"]
         .into_iter()
         .find(|name| !has(name))
@@ -150,6 +160,18 @@ fn include_dirs() -> Result<Vec<PathBuf>, String> {
              to the include directory of a FreeBSD 15 system"
         )),
     }
+}
+
+/// `__FreeBSD_version` of a system's own headers; the wheels' have none.
+fn system_version(dirs: &[PathBuf]) -> Option<u32> {
+    dirs.iter()
+        .filter_map(|dir| fs::read_to_string(dir.join("sys/param.h")).ok())
+        .find_map(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("#define __FreeBSD_version"))?;
+            line.split_whitespace().next()?.parse().ok()
+        })
 }
 
 /// The include directories of the ziglang wheel in build/venv.
@@ -297,6 +319,23 @@ mod tests {
                 .unwrap();
             assert!(status.success(), "{kernel:?}");
         }
+    }
+
+    #[test]
+    fn the_version_of_a_systems_headers_is_read() {
+        let dir = env::temp_dir().join(format!("vmm_headers-{}", std::process::id()));
+        fs::create_dir_all(dir.join("sys")).unwrap();
+        let dirs = [PathBuf::from("/nonexistent"), dir.clone()];
+        let mut versions = Vec::new();
+        for text in [
+            "#undef __FreeBSD_version\n#define __FreeBSD_version 1402000 /* Master */\n",
+            "/* zig patch */\n",
+        ] {
+            fs::write(dir.join("sys/param.h"), text).unwrap();
+            versions.push(system_version(&dirs));
+        }
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(versions, [Some(1_402_000), None]);
     }
 
     #[test]
