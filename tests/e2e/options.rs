@@ -11,7 +11,7 @@ const WHERE: &str = "
 for task in /proc/$(pidof bhyve)/task/*; do
     name=$(cat $task/comm)
     case $name in
-    *' vcpu '*) echo ${name#* }: $(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' $task/status) ;;
+    'vcpu '*) echo $name: $(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' $task/status) ;;
     esac
 done | sort
 ";

@@ -8,6 +8,7 @@ fn main() {
     };
     for bin in [
         "demo", "modes", "exits", "memory", "spin", "tables", "apic", "xsave", "bench", "testdev",
+        "echo",
     ] {
         script(bin, "guest.ld");
     }

@@ -1,7 +1,7 @@
 //! Where a console's bytes go and come from: standard input and output, a file of the host
 //! (a terminal device, one end of nmdm(4), a pipe, a plain file for output only), or a
 //! connection ([`tcp`]). A terminal is put into raw mode; a dead backend loses output, with
-//! one line about it.
+//! one line about it, and so does a terminal or a pipe as long as nobody reads at its other end.
 
 #![forbid(unsafe_code)]
 
@@ -10,17 +10,21 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use self::tcp::TcpServer;
-use crate::platform;
+use crate::platform::{self, wait};
 
 pub mod tcp;
 
 /// Takes everything and gives nothing.
 const NOBODY: &str = "/dev/null";
+
+/// A guest waits for so long until somebody reads from the terminal or pipe that it writes
+/// to, who may have stopped or gone.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a backend can't be opened.
 #[derive(Debug)]
@@ -66,6 +70,13 @@ struct Files {
     name: String,
     input: Option<File>,
     output: File,
+    /// The guest waits for so long until somebody reads what it writes; for ever without.
+    patience: Option<Duration>,
+    /// For the input and for the output, if they don't block and had to be waited for.
+    readable: Mutex<Option<wait::Files>>,
+    writable: Mutex<Option<wait::Files>>,
+    /// Nobody reads what is written. Until somebody does it goes nowhere.
+    stuck: AtomicBool,
     /// Output was lost, and that has been said.
     broken: AtomicBool,
 }
@@ -91,8 +102,9 @@ impl Backend {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            // A terminal must not become bhyve's controlling one.
-            .custom_flags(libc::O_NOCTTY)
+            // A terminal must not become bhyve's controlling one, and the open of an nmdm(4)
+            // mustn't wait until somebody opens the other end.
+            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
             .open(spec)
             .map_err(failed)?;
         // Nothing comes from a plain file: it is a log.
@@ -104,12 +116,8 @@ impl Backend {
         if file.is_terminal() {
             platform::make_raw(file.as_fd()).map_err(failed)?;
         }
-        Ok(Self(Kind::Files(Files {
-            name: spec.to_owned(),
-            input,
-            output: file,
-            broken: AtomicBool::new(false),
-        })))
+        let files = Files::new(spec, input, file, Some(PATIENCE));
+        Ok(Self(Kind::Files(files)))
     }
 
     /// As [`Backend::open`]; without a text, one that talks to nobody.
@@ -144,24 +152,15 @@ impl Backend {
         // Duplicates, past the buffers of std: what the guest sends is out at once.
         let input = stdin.as_fd().try_clone_to_owned().map_err(failed)?;
         let output = stdout.as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(Self(Kind::Files(Files {
-            name: "stdio".to_owned(),
-            input: Some(input.into()),
-            output: output.into(),
-            broken: AtomicBool::new(false),
-        })))
+        let files = Files::new("stdio", Some(input.into()), output.into(), None);
+        Ok(Self(Kind::Files(files)))
     }
 
     /// From a descriptor that is open for both.
     pub fn of_stream(name: &str, stream: OwnedFd) -> Self {
         let output = File::from(stream);
         let input = output.try_clone().ok();
-        Self(Kind::Files(Files {
-            name: name.to_owned(),
-            input,
-            output,
-            broken: AtomicBool::new(false),
-        }))
+        Self(Kind::Files(Files::new(name, input, output, None)))
     }
 
     /// Waits for input. 0 at its end, or when it fails.
@@ -182,33 +181,74 @@ impl Backend {
 }
 
 impl Files {
+    /// From a descriptor for both, or one for each.
+    fn new(name: &str, input: Option<File>, output: File, patience: Option<Duration>) -> Self {
+        Self {
+            name: name.to_owned(),
+            input,
+            output,
+            patience,
+            readable: Mutex::default(),
+            writable: Mutex::default(),
+            stuck: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+        }
+    }
+
     fn read(&self, buffer: &mut [u8]) -> usize {
         let Some(mut input) = self.input.as_ref() else {
             return 0;
         };
         loop {
-            match input.read(buffer) {
+            let why = match input.read(buffer) {
                 Ok(bytes) => return bytes,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => pause(),
-                Err(error) => {
-                    eprintln!("bhyve: {}: no more input: {error}\r", self.name);
-                    return 0;
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    match wait(&self.readable, None, |files| {
+                        files.add_input(input.as_fd(), 0)
+                    }) {
+                        Ok(_) => continue,
+                        Err(error) => error,
+                    }
                 }
-            }
+                Err(error) => error,
+            };
+            let (name, why) = (&self.name, cli::io_error(&why));
+            eprintln!("bhyve: {name}: no more input: {why}\r");
+            return 0;
         }
     }
 
     fn write(&self, mut bytes: &[u8]) {
         let mut output = &self.output;
         while !bytes.is_empty() {
-            match output.write(bytes) {
+            let why = match output.write(bytes) {
                 Ok(0) => return self.output_lost("it takes no more"),
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => pause(),
-                Err(error) => return self.output_lost(error),
-            }
+                Ok(written) => {
+                    self.stuck.store(false, Ordering::Relaxed);
+                    bytes = &bytes[written..];
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if self.stuck.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    match wait(&self.writable, self.patience, |files| {
+                        files.add_output(output.as_fd(), 0)
+                    }) {
+                        // Nobody reads it. The guest waits once, not for each byte.
+                        Ok(false) if self.patience.is_some() => {
+                            self.stuck.store(true, Ordering::Relaxed);
+                            continue;
+                        }
+                        Ok(_) => continue,
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            return self.output_lost(cli::io_error(&why));
         }
     }
 
@@ -219,14 +259,29 @@ impl Files {
     }
 }
 
-/// Between two tries on a descriptor that somebody else made non-blocking.
-fn pause() {
-    std::thread::sleep(Duration::from_millis(1));
+/// Waits for a file that has just said EWOULDBLOCK; the first time, `add` names it. False:
+/// the time is up.
+fn wait(
+    place: &Mutex<Option<wait::Files>>,
+    limit: Option<Duration>,
+    add: impl FnOnce(&wait::Files) -> io::Result<()>,
+) -> io::Result<bool> {
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    let files = match &mut *place {
+        Some(files) => files,
+        empty => {
+            let files = wait::Files::new()?;
+            add(&files)?;
+            empty.insert(files)
+        }
+    };
+    Ok(files.wait(limit)?.next().is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     fn refusal(spec: &str) -> String {
         match Backend::open(spec) {
@@ -261,5 +316,58 @@ mod tests {
         assert_eq!(backend.read(&mut [0; 4]), 0);
         assert_eq!(std::fs::read(&path).unwrap(), b"Hello");
         std::fs::remove_file(&path).unwrap();
+    }
+
+    /// A backend that doesn't block, and its other end.
+    fn of_terminal(patience: Duration) -> (Backend, UnixStream) {
+        let (ours, other) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let output = File::from(OwnedFd::from(ours));
+        let input = output.try_clone().unwrap();
+        let files = Files::new("terminal", Some(input), output, Some(patience));
+        (Backend(Kind::Files(files)), other)
+    }
+
+    #[test]
+    fn input_is_waited_for() {
+        let (backend, mut other) = of_terminal(PATIENCE);
+        for round in 0..3 {
+            std::thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    let mut byte = [0];
+                    (backend.read(&mut byte), byte)
+                });
+                other.write_all(&[round]).unwrap();
+                assert_eq!(reader.join().unwrap(), (1, [round]));
+            });
+        }
+        drop(other);
+        assert_eq!(backend.read(&mut [0]), 0);
+    }
+
+    #[test]
+    fn a_guest_waits_for_a_reader_but_not_for_ever() {
+        let (backend, mut other) = of_terminal(Duration::from_millis(20));
+        let line = [b'x'; 4096];
+        // More than any socket holds: the guest goes on without a reader.
+        for _ in 0..4096 {
+            backend.write(&line);
+        }
+        // One who comes later gets what is written from then on.
+        other.set_nonblocking(true).unwrap();
+        let mut old = vec![0; 1 << 20];
+        while other.read(&mut old).is_ok() {}
+        backend.write(b"y");
+        let mut byte = [0];
+        other.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, *b"y");
+        // Who is slow gets all of it.
+        let (backend, mut other) = of_terminal(Duration::from_secs(60));
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..256).for_each(|_| backend.write(&line)));
+            let mut all = vec![0; 256 * line.len()];
+            other.read_exact(&mut all).unwrap();
+            assert!(all.iter().all(|byte| *byte == b'x'));
+        });
     }
 }

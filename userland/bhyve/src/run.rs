@@ -64,7 +64,8 @@ pub fn add_cpu(
     let machine = Arc::clone(machine);
     let cpus = pinning.of(id.0).to_vec();
     let thread = thread::Builder::new()
-        .name(thread_name(machine.vm.name(), id))
+        // As in bhyve(8); which VM it is says the process's title.
+        .name(format!("vcpu {}", id.0))
         .spawn(move || start_thread(&machine, id, &cpus, &ended));
     thread.map_err(|error: io::Error| format!("vcpu {}: a thread can't be started: {error}", id.0))
 }
@@ -78,18 +79,6 @@ fn activate(cpu: &Cpu) -> Result<(), Error> {
         Err(error) if error.is(libc::EBUSY) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// "<vm> vcpu N". Linux keeps 15 bytes of a thread's name; the VM's part gives way.
-fn thread_name(vm: &str, id: VcpuId) -> String {
-    let suffix = format!(" vcpu {}", id.0);
-    let room = if cfg!(target_os = "linux") { 15 } else { 19 } - suffix.len().min(15);
-    let kept = vm
-        .char_indices()
-        .take_while(|(at, c)| at + c.len_utf8() <= room);
-    let mut name: String = kept.map(|(_, c)| c).collect();
-    name.push_str(&suffix);
-    name
 }
 
 fn start_thread(machine: &Machine, id: VcpuId, cpus: &[u32], ended: &Sender<Ended>) {
@@ -210,17 +199,5 @@ mod tests {
         assert_eq!(codes, [0, 1, 2, 3, 4]);
         assert_eq!(End::Failed(String::new()).exit_code(), 4);
         assert_eq!(End::Signal(15).exit_code(), 143);
-    }
-
-    #[test]
-    fn thread_names_keep_the_vcpu() {
-        assert_eq!(thread_name("guest0", VcpuId(3)), "guest0 vcpu 3");
-        let long = thread_name("a-very-long-name-of-a-guest", VcpuId(12));
-        assert!(
-            long.ends_with(" vcpu 12") && long.starts_with("a-very"),
-            "{long}"
-        );
-        assert!(long.len() <= if cfg!(target_os = "linux") { 15 } else { 19 });
-        assert!(thread_name("gäste-überall", VcpuId(1)).ends_with(" vcpu 1"));
     }
 }

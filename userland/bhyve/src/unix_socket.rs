@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -80,7 +81,7 @@ impl fmt::Display for BindError {
 }
 
 /// Bytes of sun_path, without the zero at its end.
-const LONGEST: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+const LONGEST: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
 
 impl Listener {
     /// Makes the file, and listens.
@@ -118,17 +119,18 @@ impl Listener {
 
     /// The next connection, if somebody waits.
     pub fn accept(&self) -> io::Result<Option<UnixStream>> {
-        match self.socket.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(true)?;
-                Ok(Some(stream))
+        loop {
+            match self.socket.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(true)?;
+                    return Ok(Some(stream));
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(None),
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => return Err(error),
+                },
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock
-                | io::ErrorKind::Interrupted
-                | io::ErrorKind::ConnectionAborted => Ok(None),
-                _ => Err(error),
-            },
         }
     }
 }

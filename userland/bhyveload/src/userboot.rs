@@ -22,6 +22,7 @@ use vmmapi::{Gpa, Reg, SegDesc, Vcpu, Vm};
 
 use crate::fs::host::{HostEntry, HostNode};
 use crate::fs::{FsError, HostDir};
+use crate::platform::HAS_USERBOOT;
 use crate::platform::userboot::{DirectoryEntry, Errno, Loader, Stat, Whence};
 use crate::terminal::Terminal;
 
@@ -57,7 +58,7 @@ pub fn object(explicit: Option<&str>) -> Result<PathBuf, String> {
 
 /// Whether this host has FreeBSD's loader.
 pub fn is_here() -> bool {
-    cfg!(target_os = "freebsd") && Path::new(FOLDER).join(DEFAULT).is_file()
+    HAS_USERBOOT && Path::new(FOLDER).join(DEFAULT).is_file()
 }
 
 /// The loader with an interpreter. Its name comes from the guest's disk.

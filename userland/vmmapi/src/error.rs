@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::platform::LOAD_HINT;
 use crate::{Gla, Gpa};
 
 /// The reason a call failed.
@@ -76,11 +77,10 @@ impl fmt::Display for Error {
                     errno_text(*errno)
                 )
             }
-            Self::NoModule => f.write_str(if cfg!(target_os = "freebsd") {
-                "there is no /dev/vmmctl: load the module first (kldload ./vmm_rs.ko)"
-            } else {
-                "there is no /dev/vmmctl: load the module first (insmod vmm_rs.ko)"
-            }),
+            Self::NoModule => write!(
+                f,
+                "there is no /dev/vmmctl: load the module first ({LOAD_HINT})"
+            ),
             Self::BadName { name, why } => write!(f, "{name:?} can't be a VM's name: {why}"),
             Self::NotMemory { gpa, len } => {
                 write!(

@@ -170,7 +170,7 @@ impl Disk {
         }
         Ok(Self {
             pieces: match (device, options.no_cache) {
-                (true, _) if cfg!(target_os = "freebsd") => Pieces::One,
+                (true, _) if host::DEVICES_WANT_ONE_PIECE => Pieces::One,
                 (_, true) => Pieces::Sectors,
                 (_, false) => Pieces::Any,
             },
@@ -212,7 +212,7 @@ impl Disk {
 
     /// Whether what was discarded reads as zeros. A device of FreeBSD's doesn't promise that.
     pub const fn discards_to_zeros(&self) -> bool {
-        self.can_discard && (!self.device || cfg!(target_os = "linux"))
+        self.can_discard && (!self.device || host::DEVICES_DELETE_TO_ZEROS)
     }
 
     /// Fills guest memory from `offset` on.

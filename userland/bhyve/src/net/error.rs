@@ -8,6 +8,7 @@ use std::io;
 
 use crate::platform::slirp::{LibraryError, MAX_MTU, MIN_MTU};
 use crate::platform::tap::TapError;
+use crate::platform::{SLIRP_PACKAGE, TAP_HINT};
 
 #[derive(Debug)]
 pub enum NetError {
@@ -54,17 +55,10 @@ impl fmt::Display for NetError {
                 "'{kind}' is no network backend: tapN, vmnetN or slirp is wanted"
             ),
             Self::Tap { name, error } => tap(f, name, error),
-            Self::Library(error) => {
-                let package = if cfg!(target_os = "freebsd") {
-                    "`pkg install libslirp`"
-                } else {
-                    "libslirp0, `apt install libslirp0` on Debian"
-                };
-                write!(
-                    f,
-                    "slirp needs the library libslirp.so.0 (install {package}): {error}"
-                )
-            }
+            Self::Library(error) => write!(
+                f,
+                "slirp needs the library libslirp.so.0 (install {SLIRP_PACKAGE}): {error}"
+            ),
             Self::SlirpMtu(mtu) => write!(
                 f,
                 "mtu={mtu}: slirp wants a number from {MIN_MTU} to {MAX_MTU}"
@@ -95,12 +89,7 @@ fn tap(f: &mut fmt::Formatter<'_>, name: &str, error: &TapError) -> fmt::Result 
             cli::io_error(error)
         ),
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
-            let how = if cfg!(target_os = "freebsd") {
-                "`kldload if_tuntap` and `ifconfig tap0 create` make one"
-            } else {
-                "`modprobe tun` loads the driver"
-            };
-            format!("{}: {how}", cli::io_error(error))
+            format!("{}: {TAP_HINT}", cli::io_error(error))
         }
         _ => cli::io_error(error),
     };

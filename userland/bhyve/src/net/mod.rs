@@ -17,6 +17,7 @@ pub use error::NetError;
 use crate::config::NodeMut;
 use crate::config::View;
 use crate::pci::DeviceError;
+use crate::platform::tap::HAS_NETGRAPH;
 
 /// The longest frame that cards and backends exchange, as in bhyve(8): one of 64 KiB with
 /// its headers.
@@ -85,11 +86,11 @@ const KINDS: [(&str, Kind); 7] = [
     ("vale", Kind::NotPart),
 ];
 
-/// Opens what a card's node says; `None` if it has no backend. `name` is the card's, for
-/// messages, and `mtu` its MTU, if one is set.
+/// Opens what a card's node says; `None` if it has no backend. `threads` is what
+/// its threads' names begin with, and `mtu` the card's MTU, if one is set.
 pub fn open(
     config: &View<'_>,
-    name: &str,
+    threads: &str,
     mtu: Option<u16>,
 ) -> Result<Option<Arc<dyn NetBackend>>, DeviceError> {
     let Some(backend) = config.get("backend") else {
@@ -99,16 +100,14 @@ pub fn open(
     let known = KINDS.iter().find(|(prefix, _)| kind.starts_with(prefix));
     Ok(Some(match known {
         Some((_, Kind::Tap)) => Arc::new(tap::Tap::open(&backend, true)?),
-        Some((_, Kind::Ngd)) if cfg!(target_os = "freebsd") => {
-            Arc::new(tap::Tap::open(&backend, false)?)
-        }
+        Some((_, Kind::Ngd)) if HAS_NETGRAPH => Arc::new(tap::Tap::open(&backend, false)?),
         Some((_, Kind::Slirp)) => {
             let settings = slirp::Settings {
                 open: config.bool("open", false)?,
                 forwards: slirp::forwards(config.get("hostfwd").as_deref())?,
                 mtu: mtu.unwrap_or(ETHERMTU),
             };
-            Arc::new(slirp::UserNet::start(settings, name)?)
+            Arc::new(slirp::UserNet::start(settings, threads)?)
         }
         Some((prefix, Kind::Ngd | Kind::NotPart)) => return Err(NetError::NotPart(prefix).into()),
         None => return Err(NetError::Unknown(kind).into()),

@@ -133,7 +133,7 @@ pub struct UserNet {
 }
 
 impl UserNet {
-    pub fn start(settings: Settings, name: &str) -> Result<Self, NetError> {
+    pub fn start(settings: Settings, threads: &str) -> Result<Self, NetError> {
         let mtu = u32::from(settings.mtu);
         if !(slirp::MIN_MTU..=slirp::MAX_MTU).contains(&mtu) {
             return Err(NetError::SlirpMtu(settings.mtu));
@@ -159,7 +159,7 @@ impl UserNet {
         waker.set_nonblocking(true).map_err(NetError::Io)?;
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
-            .name(format!("slirp {name}"))
+            .name(format!("{threads} slirp"))
             .spawn(move || {
                 if let Err(error) = serve(stack, &of_thread, &woken) {
                     let why = format!("slirp has ended: {}", cli::io_error(&error));

@@ -6,11 +6,13 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{NetBackend, NetError, Received};
-use crate::platform::{self, poll};
+use crate::platform;
+use crate::platform::wait::{Files, Waker};
 
 /// How long until an interface that is down is looked at again.
 const DOWN: Duration = Duration::from_millis(500);
@@ -20,9 +22,9 @@ pub struct Tap {
     /// The interface's name.
     interface: String,
     file: File,
-    /// Of these two, the first one ends when the second one is shut down.
-    stopped: UnixStream,
-    stopper: UnixStream,
+    files: Mutex<Files>,
+    stopper: Waker,
+    stopped: AtomicBool,
 }
 
 impl Tap {
@@ -35,26 +37,23 @@ impl Tap {
         Self::new(file, interface).map_err(NetError::Io)
     }
 
+    /// From a file that doesn't block.
     pub(super) fn new(file: File, interface: &str) -> io::Result<Self> {
-        let (stopped, stopper) = UnixStream::pair()?;
+        let files = Files::new()?;
+        files.add_input(file.as_fd(), 0)?;
         Ok(Self {
             interface: interface.to_owned(),
             file,
-            stopped,
-            stopper,
+            stopper: files.waker()?,
+            files: Mutex::new(files),
+            stopped: AtomicBool::new(false),
         })
     }
 
-    /// Waits until there is something to read, or until the time is up. True: stopped.
-    fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
-        // An interface that is down can be read all the time.
-        let file = if limit.is_some() {
-            self.stopped.as_fd()
-        } else {
-            self.file.as_fd()
-        };
-        let [stopped, _] = poll::readable([self.stopped.as_fd(), file], limit)?;
-        Ok(stopped)
+    /// Waits until there is something new to read, or until the time is up.
+    fn wait(&self, limit: Option<Duration>) -> io::Result<()> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.wait(limit).map(drop)
     }
 }
 
@@ -75,21 +74,15 @@ impl NetBackend for Tap {
     }
 
     fn receive(&self, buffer: &mut [u8]) -> Received {
-        let mut limit = None;
         loop {
-            match self.wait(limit) {
-                Ok(true) => return Received::Stopped,
-                Ok(false) => {}
-                Err(error) => return Received::Gone(cli::io_error(&error)),
+            if self.stopped.load(Ordering::SeqCst) {
+                return Received::Stopped;
             }
-            limit = match (&self.file).read(buffer) {
+            let limit = match (&self.file).read(buffer) {
                 Ok(0) => return Received::Gone(format!("{} has ended", self.interface)),
                 Ok(len) => return Received::Frame(len),
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-                {
-                    None
-                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
                 Err(error) if passes(&error) => Some(DOWN),
                 Err(error) => {
                     return Received::Gone(format!(
@@ -99,11 +92,14 @@ impl NetBackend for Tap {
                     ));
                 }
             };
+            if let Err(error) = self.wait(limit) {
+                return Received::Gone(cli::io_error(&error));
+            }
         }
     }
 
     fn stop(&self) {
-        // There is nothing that could fail with a pair of our own.
-        let _ = self.stopper.shutdown(std::net::Shutdown::Both);
+        self.stopped.store(true, Ordering::SeqCst);
+        self.stopper.wake();
     }
 }

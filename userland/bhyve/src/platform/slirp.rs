@@ -5,7 +5,7 @@
 //! It keeps variables of its own for the whole process, so that no two threads may be in
 //! it, whichever instance they call: [`LOCK`] is held in all calls and never while waiting.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -14,8 +14,10 @@ use std::ptr::{self, NonNull};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-/// What is tried in turn: what the run-time linker finds, and where FreeBSD's port puts it.
-const NAMES: [&CStr; 2] = [c"libslirp.so.0", c"/usr/local/lib/libslirp.so.0"];
+/// What the run-time linker looks for.
+const NAME: &str = "libslirp.so.0";
+/// Where FreeBSD's port puts it.
+const OF_A_PORT: &str = "/usr/local/lib/libslirp.so.0";
 
 /// SLIRP_CONFIG_VERSION_MAX of libslirp 4.3.
 const CONFIG_VERSION: u32 = 4;
@@ -124,11 +126,19 @@ struct Library {
         libc::in_addr,
         c_int,
     ) -> c_int,
+    /// Open as long as its functions are known.
+    _file: libloading::Library,
 }
 
 /// Why there is no library.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LibraryError(String);
+
+impl From<libloading::Error> for LibraryError {
+    fn from(error: libloading::Error) -> Self {
+        Self(error.to_string())
+    }
+}
 
 impl fmt::Display for LibraryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,59 +164,24 @@ impl Library {
     }
 
     fn open() -> Result<Self, LibraryError> {
-        let mut first = None;
-        let handle = NAMES.iter().find_map(|name| {
-            // SAFETY: a string that ends. The library's initializers are those of glib,
-            // which may run at any time.
-            let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
-            let handle = NonNull::new(handle);
-            if handle.is_none() {
-                first.get_or_insert_with(dl_error);
-            }
-            handle
-        });
-        let Some(handle) = handle else {
-            return Err(LibraryError(first.unwrap_or_default()));
+        let open = |name: &str| {
+            // SAFETY: the library's initializers are those of glib, which may run at any time.
+            unsafe { libloading::Library::new(name) }
         };
+        let file = open(NAME).or_else(|error| open(OF_A_PORT).map_err(|_| error))?;
         // SAFETY: the types are those of libslirp.h.
         unsafe {
             Ok(Self {
-                new: symbol(handle, c"slirp_new")?,
-                cleanup: symbol(handle, c"slirp_cleanup")?,
-                input: symbol(handle, c"slirp_input")?,
-                pollfds_fill: symbol(handle, c"slirp_pollfds_fill")?,
-                pollfds_poll: symbol(handle, c"slirp_pollfds_poll")?,
-                add_hostfwd: symbol(handle, c"slirp_add_hostfwd")?,
+                new: *file.get(b"slirp_new")?,
+                cleanup: *file.get(b"slirp_cleanup")?,
+                input: *file.get(b"slirp_input")?,
+                pollfds_fill: *file.get(b"slirp_pollfds_fill")?,
+                pollfds_poll: *file.get(b"slirp_pollfds_poll")?,
+                add_hostfwd: *file.get(b"slirp_add_hostfwd")?,
+                _file: file,
             })
         }
     }
-}
-
-fn dl_error() -> String {
-    // SAFETY: the string is the linker's, of this thread, and is copied before the next call.
-    unsafe {
-        let text = libc::dlerror();
-        if text.is_null() {
-            return String::new();
-        }
-        CStr::from_ptr(text).to_string_lossy().into_owned()
-    }
-}
-
-/// A function of the library.
-///
-/// # Safety
-///
-/// `F` must be the function's pointer type.
-unsafe fn symbol<F: Copy>(handle: NonNull<c_void>, name: &CStr) -> Result<F, LibraryError> {
-    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
-    // SAFETY: an open library and a string that ends.
-    let address = unsafe { libc::dlsym(handle.as_ptr(), name.as_ptr()) };
-    if address.is_null() {
-        return Err(LibraryError(dl_error()));
-    }
-    // SAFETY: F is a function pointer, as the caller says, of the size asserted above.
-    Ok(unsafe { std::mem::transmute_copy::<*mut c_void, F>(&address) })
 }
 
 /// What an instance is to do.

@@ -64,7 +64,7 @@ impl VirtioDevice for Random {
 
 /// `virtio-rnd`.
 pub fn virtio_rnd(_: &View<'_>, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
-    let threads = format!("rnd-{}:{}", context.at.slot, context.at.function);
+    let threads = format!("vtrnd-{}:{}", context.at.slot, context.at.function);
     Ok(VirtioFunction::new(Box::new(Random), context, &threads)?)
 }
 

@@ -71,10 +71,15 @@ impl Transport {
         };
         self.device
             .attach(DeviceQueues::new(Arc::clone(&self.core)))?;
-        for n in 0..self.device.threads() {
+        let count = self.device.threads();
+        for n in 0..count {
             let transport = Arc::clone(self);
+            let name = match count {
+                1 => name.to_owned(),
+                _ => format!("{name}-{n}"),
+            };
             let thread = thread::Builder::new()
-                .name(format!("{name}-{n}"))
+                .name(name)
                 .spawn(move || transport.serve())?;
             threads.threads.push(thread);
         }

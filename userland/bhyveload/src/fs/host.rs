@@ -1,6 +1,5 @@
 //! A directory of the host and what lies beneath it, and nothing else. The kernel does the
-//! confinement, at the open itself: O_RESOLVE_BENEATH on FreeBSD, openat2's RESOLVE_BENEATH
-//! on Linux. Neither "..", nor a symbolic link, nor a path that changes meanwhile leads out
+//! confinement, at the open itself ([`open_beneath`]). Neither "..", nor a symbolic link, nor a path that changes meanwhile leads out
 //! (FreeBSD-SA-24:01.bhyveload is what happens otherwise).
 
 use std::fs::File;
@@ -12,6 +11,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{FileRead, FileSystem, FsError};
+use crate::platform::{is_outside, open_beneath};
 
 /// The directory.
 pub struct HostDir {
@@ -133,28 +133,6 @@ fn dirent_type(kind: FileType) -> u8 {
         FileType::Socket => 12,
         _ => 0,
     }
-}
-
-#[cfg(target_os = "linux")]
-fn open_beneath(dir: &OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    use rustix::fs::ResolveFlags;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve)
-}
-
-#[cfg(target_os = "linux")]
-fn is_outside(error: Errno) -> bool {
-    error == Errno::XDEV
-}
-
-#[cfg(target_os = "freebsd")]
-fn open_beneath(dir: &OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(dir, path, flags | OFlags::RESOLVE_BENEATH, Mode::empty())
-}
-
-#[cfg(target_os = "freebsd")]
-fn is_outside(error: Errno) -> bool {
-    error == Errno::NOTCAPABLE
 }
 
 struct HostFile {

@@ -22,6 +22,7 @@ use super::function::VirtioFunction;
 use super::queues::DeviceQueues;
 use crate::config::View;
 use crate::pci::{DeviceContext, DeviceError, PciDevice};
+use crate::platform::wait::Files;
 use crate::unix_socket::Listener;
 use options::PortOptions;
 use worker::{Port, Shared, Worker};
@@ -66,7 +67,7 @@ pub struct Console {
     shared: Arc<Shared>,
     thread_name: String,
     /// Until the thread has them.
-    ports: Mutex<Vec<Port>>,
+    of_thread: Mutex<Option<(Vec<Port>, Files)>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -79,12 +80,13 @@ impl Console {
             Ok(Port::new(options, listener))
         });
         let ports = ports.collect::<Result<_, DeviceError>>()?;
-        let shared =
-            Shared::new(name).map_err(|error| format!("a thread can't be woken: {error}"))?;
+        let files = Files::new().and_then(|files| Ok((files.waker()?, files)));
+        let (waker, files) =
+            files.map_err(|error| format!("its sockets can't be waited for: {error}"))?;
         Ok(Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared::new(name, waker)),
             thread_name: thread.to_owned(),
-            ports: Mutex::new(ports),
+            of_thread: Mutex::new(Some((ports, files))),
             thread: Mutex::new(None),
         })
     }
@@ -150,9 +152,14 @@ impl VirtioDevice for Console {
     }
 
     fn attach(&self, queues: DeviceQueues) -> io::Result<()> {
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        let ports = std::mem::take(&mut *ports);
-        let mut worker = Worker::new(Arc::clone(&self.shared), queues, ports);
+        let of_thread = &mut *self
+            .of_thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some((ports, files)) = of_thread.take() else {
+            return Ok(());
+        };
+        let mut worker = Worker::new(Arc::clone(&self.shared), queues, ports, files)?;
         let thread = thread::Builder::new()
             .name(self.thread_name.clone())
             .spawn(move || worker.run())?;

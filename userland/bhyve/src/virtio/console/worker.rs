@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use super::control::{MESSAGE_LEN, Message, PortTalk};
 use super::options::PortOptions;
-use super::{CONTROL_IN, CONTROL_OUT, feature, input_queue, output_queue};
-use crate::platform::poll::{PollFd, poll};
+use super::{CONTROL_IN, CONTROL_OUT, MAX_PORTS, feature, input_queue, output_queue};
+use crate::platform::wait::{Files, Waker};
 use crate::unix_socket::Listener;
 use crate::virtio::queues::{Batch, DeviceQueues, Stopped};
 
@@ -25,6 +25,8 @@ const UNSENT: usize = 64 << 10;
 const INPUT: usize = 16 << 10;
 /// So many characters are kept that came by the configuration space.
 const EMERGENCY: usize = 4 << 10;
+/// Among the files that are waited for, ports' sockets come first, then their clients.
+const CLIENTS: usize = MAX_PORTS;
 /// After a host's error that may pass.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -34,31 +36,25 @@ pub(super) struct Shared {
     quit: AtomicBool,
     /// The thread has been woken and hasn't looked yet.
     woken: AtomicBool,
-    waker: UnixStream,
-    woken_by: UnixStream,
+    waker: Waker,
     emergency: Mutex<Vec<u8>>,
 }
 
 impl Shared {
-    pub fn new(name: &str) -> io::Result<Self> {
-        let (waker, woken_by) = UnixStream::pair()?;
-        waker.set_nonblocking(true)?;
-        woken_by.set_nonblocking(true)?;
-        Ok(Self {
+    pub fn new(name: &str, waker: Waker) -> Self {
+        Self {
             name: name.to_owned(),
             quit: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             waker,
-            woken_by,
             emergency: Mutex::default(),
-        })
+        }
     }
 
     /// Another turn, even if no socket has anything.
     pub fn wake(&self) {
         if !self.woken.swap(true, Ordering::SeqCst) {
-            // One byte is enough: if there is no room for it there are others.
-            let _ = (&self.waker).write(&[0]);
+            self.waker.wake();
         }
     }
 
@@ -81,14 +77,6 @@ impl Shared {
         self.emergency
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The thread looks.
-    fn woken(&self) {
-        // The flag comes last: who finds it set wakes nobody, and is seen in this turn.
-        let mut bytes = [0; 16];
-        while matches!((&self.woken_by).read(&mut bytes), Ok(16)) {}
-        self.woken.store(false, Ordering::SeqCst);
     }
 }
 
@@ -210,25 +198,36 @@ pub(super) struct Worker {
     features: u64,
     ports: Vec<Port>,
     input: Vec<u8>,
+    /// The sockets, by the port's place.
+    files: Files,
 }
 
 impl Worker {
-    pub fn new(shared: Arc<Shared>, queues: DeviceQueues, ports: Vec<Port>) -> Self {
-        Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        queues: DeviceQueues,
+        ports: Vec<Port>,
+        files: Files,
+    ) -> io::Result<Self> {
+        for (at, port) in ports.iter().enumerate() {
+            files.add_input(port.listener.as_fd(), at)?;
+        }
+        Ok(Self {
             driver: queues.driver(),
             features: 0,
             shared,
             queues,
             ports,
             input: vec![0; INPUT],
-        }
+            files,
+        })
     }
 
     /// Until the device is dropped.
     pub fn run(&mut self) {
         loop {
-            self.shared.woken();
-            // Behind that, as all that somebody wakes the thread for.
+            // First of all: who finds the flag set wakes nobody, and is seen in this turn.
+            self.shared.woken.store(false, Ordering::SeqCst);
             if self.shared.quit.load(Ordering::SeqCst) {
                 return;
             }
@@ -405,6 +404,7 @@ impl Worker {
     /// Lets a client leave that has gone, and the next one come.
     fn come_and_go(&mut self, at: usize) -> bool {
         let features = self.features;
+        let clients = CLIENTS + at;
         let Some(port) = self.ports.get_mut(at) else {
             return false;
         };
@@ -415,10 +415,16 @@ impl Worker {
             port.client = None;
             port.talk.set_host_open(false);
         }
-        if port.client.is_some() || !std::mem::take(&mut port.knocked) {
+        if port.client.is_some() || !port.knocked {
             return false;
         }
-        match port.listener.accept() {
+        let accepted = port.listener.accept().and_then(|stream| {
+            if let Some(stream) = &stream {
+                self.files.add(stream.as_fd(), clients)?;
+            }
+            Ok(stream)
+        });
+        match accepted {
             Ok(Some(stream)) => {
                 port.client = Some(Client::new(stream));
                 port.talk.set_host_open(true);
@@ -426,7 +432,10 @@ impl Worker {
                 // It may have sent something already.
                 return true;
             }
-            Ok(None) => port.told_error = false,
+            Ok(None) => {
+                port.knocked = false;
+                port.told_error = false;
+            }
             Err(error) => {
                 if !std::mem::replace(&mut port.told_error, true) {
                     let (name, why) = (&self.shared.name, cli::io_error(&error));
@@ -442,44 +451,24 @@ impl Worker {
 
     /// Waits until there is something for the next turn.
     fn wait(&mut self, again: bool) -> io::Result<()> {
-        let features = self.features;
-        let mut files = vec![PollFd::new(self.shared.woken_by.as_fd(), true, false)];
-        let mut limit = again.then_some(Duration::ZERO);
-        for port in &self.ports {
-            match &port.client {
-                // One that has gone has nothing new to tell.
-                Some(client) if client.gone => {}
-                Some(client) => {
-                    let open = port.guest_open(features);
-                    let read = open && !client.readable && !client.finished;
-                    let write = !client.unsent.is_empty();
-                    files.push(PollFd::new(client.stream.as_fd(), read, write));
-                }
-                None if port.told_error => limit = limit.or(Some(PAUSE)),
-                None => files.push(PollFd::new(port.listener.as_fd(), true, false)),
+        let refused = |port: &Port| port.told_error && port.client.is_none();
+        let limit = if again {
+            Some(Duration::ZERO)
+        } else {
+            self.ports.iter().any(refused).then_some(PAUSE)
+        };
+        for change in self.files.wait(limit)? {
+            if let Some(port) = self.ports.get_mut(change.key) {
+                port.knocked = true;
+                continue;
             }
-        }
-        poll(&mut files, limit)?;
-        let ready: Vec<(bool, bool)> = files
-            .iter()
-            .skip(1)
-            .map(|file| (file.readable(), file.hung_up()))
-            .collect();
-        // In the same order, without those that weren't waited for.
-        let mut ready = ready.into_iter();
-        for port in &mut self.ports {
-            match &mut port.client {
-                Some(client) if client.gone => {}
-                Some(client) => {
-                    if let Some((readable, hung_up)) = ready.next() {
-                        client.readable |= readable;
-                        if hung_up {
-                            client.leave();
-                        }
-                    }
+            let port = change.key.checked_sub(CLIENTS);
+            let port = port.and_then(|at| self.ports.get_mut(at));
+            if let Some(client) = port.and_then(|port| port.client.as_mut()) {
+                client.readable |= change.readable;
+                if change.gone {
+                    client.leave();
                 }
-                None if port.told_error => port.knocked = true,
-                None => port.knocked |= ready.next().is_some_and(|(readable, _)| readable),
             }
         }
         Ok(())

@@ -41,6 +41,7 @@ pub const TRANSMIT: usize = 1;
 /// The card.
 pub struct Net {
     name: String,
+    threads: String,
     backend: Option<Arc<dyn NetBackend>>,
     settings: Settings,
     /// What drivers read; a legacy one may give the card another address.
@@ -50,9 +51,16 @@ pub struct Net {
 }
 
 impl Net {
-    pub fn new(settings: Settings, backend: Option<Arc<dyn NetBackend>>, name: &str) -> Self {
+    /// `name` is for messages, and what its threads' names begin with is the last.
+    pub fn new(
+        settings: Settings,
+        backend: Option<Arc<dyn NetBackend>>,
+        name: &str,
+        threads: &str,
+    ) -> Self {
         Self {
             name: name.to_owned(),
+            threads: threads.to_owned(),
             config: Arc::new(Mutex::new(Config::new(&settings, backend.is_some()))),
             backend,
             settings,
@@ -138,7 +146,7 @@ impl VirtioDevice for Net {
             queues,
         };
         let thread = thread::Builder::new()
-            .name(format!("{} rx", self.name))
+            .name(format!("{} rx", self.threads))
             .spawn(move || receiver.run())?;
         *lock(&self.receiver) = Some(thread);
         Ok(())
@@ -268,10 +276,12 @@ pub fn virtio_net(
     context: DeviceContext,
 ) -> Result<Arc<dyn PciDevice>, DeviceError> {
     let settings = Settings::read(config, context.at)?;
-    let backend = net::open(config, &context.name, settings.mtu)?;
-    let threads = format!("net-{}:{}", context.at.slot, context.at.function);
-    let card = Net::new(settings, backend, &context.name);
-    Ok(VirtioFunction::new(Box::new(card), context, &threads)?)
+    // As in bhyve(8).
+    let threads = format!("vtnet-{}:{}", context.at.slot, context.at.function);
+    let backend = net::open(config, &threads, settings.mtu)?;
+    let card = Net::new(settings, backend, &context.name, &threads);
+    let sender = format!("{threads} tx");
+    Ok(VirtioFunction::new(Box::new(card), context, &sender)?)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ fn on_cable(_: &View<'_>, context: DeviceContext) -> Result<Arc<dyn PciDevice>, 
         mtu: Some(9000),
     };
     let backend = BACKEND.take().unwrap();
-    let card = Net::new(settings, Some(backend), &context.name);
+    let card = Net::new(settings, Some(backend), &context.name, "vtnet");
     Ok(VirtioFunction::new(Box::new(card), context, "net")?)
 }
 

@@ -7,11 +7,12 @@
 //! the process, after the terminal has been set back.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use callbacks::{CALLBACKS, Callbacks};
+use libloading::Library;
 
 mod callbacks;
 
@@ -108,36 +109,18 @@ thread_local! {
 /// Loads the shared object and runs its loader_main(). Comes back if it can't be loaded (the
 /// reason) or if the loader returns, which it does after its exit() only.
 pub fn run(object: &Path, disks: usize, loader: Box<dyn Loader>) -> Result<(), String> {
-    let path = object.to_string_lossy();
-    let name = CString::new(path.as_bytes()).map_err(|_| format!("{path}: a NUL in its name"))?;
-    // SAFETY: a C string. The object's initializers run: whoever names it wants its code run.
-    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-    if handle.is_null() {
-        return Err(format!("dlopen: {}", dl_error()));
-    }
-    // SAFETY: a handle of dlopen() and a C string.
-    let symbol = unsafe { libc::dlsym(handle, c"loader_main".as_ptr()) };
-    if symbol.is_null() {
-        return Err(format!("dlsym: {}", dl_error()));
-    }
+    // SAFETY: the object's initializers run: whoever names it wants its code run.
+    let library = unsafe { Library::new(object) }.map_err(|error| format!("dlopen: {error}"))?;
     // SAFETY: a function of this name has this type, in each version of the interface.
-    let loader_main = unsafe { std::mem::transmute::<*mut c_void, LoaderMain>(symbol) };
+    let loader_main = unsafe { library.get::<LoaderMain>(b"loader_main") };
+    let loader_main = *loader_main.map_err(|error| format!("dlsym: {error}"))?;
+    // It stays: whatever it has handed out is used until the end.
+    std::mem::forget(library);
     LOADER.with(|place| *place.borrow_mut() = Some(loader));
     let disks = c_int::try_from(disks).unwrap_or(c_int::MAX);
     // SAFETY: the table lives for ever and is laid out as version 5 has it.
     unsafe { loader_main(&raw const CALLBACKS, std::ptr::null_mut(), VERSION, disks) };
     Ok(())
-}
-
-fn dl_error() -> String {
-    // SAFETY: dlerror() gives NULL or a C string that stays until the next call.
-    let text = unsafe { libc::dlerror() };
-    if text.is_null() {
-        return "unknown error".to_owned();
-    }
-    // SAFETY: as above.
-    let text = unsafe { CStr::from_ptr(text) };
-    text.to_string_lossy().into_owned()
 }
 
 /// Calls the loader's host; what panics there ends the process here.

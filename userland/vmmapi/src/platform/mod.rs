@@ -1,6 +1,7 @@
-//! What differs between the two host kernels, and the system calls themselves: opening
-//! the devices, creating and destroying VMs, ioctl(2) and mmap(2). FreeBSD 15 and Linux
-//! have /dev/vmmctl; FreeBSD 14 has the sysctls hw.vmm.create and hw.vmm.destroy instead.
+//! The system calls themselves: opening the devices, creating and destroying VMs, ioctl(2)
+//! and mmap(2). FreeBSD 15 and Linux have /dev/vmmctl; FreeBSD 14 has the sysctls
+//! hw.vmm.create and hw.vmm.destroy instead. What else differs between the two hosts is in
+//! `freebsd` and `linux`, which have the same functions and constants.
 //!
 //! Functions here fail with a bare errno; the callers know what they were about.
 
@@ -9,6 +10,18 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use vmm_sys::ioctl::{Dir, Ioctl, VMMCTL_VM_CREATE, VMMCTL_VM_DESTROY};
+
+#[cfg(target_os = "freebsd")]
+mod freebsd;
+#[cfg(target_os = "freebsd")]
+use freebsd as host;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+use linux as host;
+
+pub(crate) use host::LOAD_HINT;
 
 /// An errno in the host's numbers.
 pub(crate) type Errno = i32;
@@ -125,19 +138,20 @@ pub(crate) fn open_devmem(vm: &str, segment: &str) -> Result<OwnedFd, Errno> {
 pub(crate) enum Control {
     /// /dev/vmmctl.
     Device(OwnedFd),
-    /// FreeBSD 14's sysctls.
-    #[cfg(target_os = "freebsd")]
-    Sysctl,
+    /// What a host has that has no such device.
+    Other(host::Control),
 }
 
 impl Control {
     /// Finds the module; on FreeBSD it loads `vmm` when no module of that name is there,
     /// as libvmmapi does. `None`: no module.
     pub(crate) fn open() -> Result<Option<Self>, Errno> {
-        load_module();
+        host::load_module();
         match open(c"/dev/vmmctl") {
             Ok(fd) => Ok(Some(Self::Device(fd))),
-            Err(libc::ENOENT | libc::ENXIO | libc::ENODEV) => Ok(Self::without_device()),
+            Err(libc::ENOENT | libc::ENXIO | libc::ENODEV) => {
+                Ok(host::Control::find().map(Self::Other))
+            }
             Err(errno) => Err(errno),
         }
     }
@@ -151,8 +165,7 @@ impl Control {
                 };
                 ioctl(fd, VMMCTL_VM_CREATE, &mut param)
             }
-            #[cfg(target_os = "freebsd")]
-            Self::Sysctl => freebsd::sysctl_write(c"hw.vmm.create", name),
+            Self::Other(control) => control.create(name),
         }
     }
 
@@ -165,21 +178,10 @@ impl Control {
                 };
                 ioctl(fd, VMMCTL_VM_DESTROY, &mut param)
             }
-            #[cfg(target_os = "freebsd")]
-            Self::Sysctl => freebsd::sysctl_write(c"hw.vmm.destroy", name),
+            Self::Other(control) => control.destroy(name),
         }
     }
 }
-
-#[cfg(not(target_os = "freebsd"))]
-impl Control {
-    const fn without_device() -> Option<Self> {
-        None
-    }
-}
-
-#[cfg(not(target_os = "freebsd"))]
-fn load_module() {}
 
 /// A name in the fixed array of a structure, NUL-terminated.
 pub(crate) fn name_field<const N: usize>(name: &CStr) -> Result<[i8; N], Errno> {
@@ -253,7 +255,7 @@ impl Mapping {
                 std::ptr::null_mut(),
                 total,
                 libc::PROT_NONE,
-                RESERVE_FLAGS,
+                host::RESERVE_FLAGS,
                 -1,
                 0,
             )
@@ -275,7 +277,7 @@ impl Mapping {
                 self.base.as_ptr().add(at).cast(),
                 piece.len,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_FIXED | core_flag(core),
+                libc::MAP_SHARED | libc::MAP_FIXED | host::core_flag(core),
                 fd.as_raw_fd(),
                 offset,
             )
@@ -285,7 +287,7 @@ impl Mapping {
         }
         if !core {
             // SAFETY: the piece that was just mapped.
-            unsafe { leave_out_of_core(result, piece.len) };
+            unsafe { host::leave_out_of_core(result, piece.len) };
         }
         Ok(())
     }
@@ -326,98 +328,6 @@ impl Drop for Mapping {
         // SAFETY: the reservation that reserve() made, guards included; whoever holds an
         // address in it holds this value alive.
         unsafe { libc::munmap(self.base.as_ptr().sub(GUARD).cast(), self.len + 2 * GUARD) };
-    }
-}
-
-#[cfg(target_os = "freebsd")]
-const RESERVE_FLAGS: libc::c_int = libc::MAP_GUARD | libc::MAP_ALIGNED_SUPER;
-
-#[cfg(not(target_os = "freebsd"))]
-const RESERVE_FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
-
-#[cfg(target_os = "freebsd")]
-const fn core_flag(core: bool) -> libc::c_int {
-    if core { 0 } else { libc::MAP_NOCORE }
-}
-
-#[cfg(not(target_os = "freebsd"))]
-const fn core_flag(_core: bool) -> libc::c_int {
-    0
-}
-
-/// Linux says it after the fact; a failure only makes a core dump larger.
-///
-/// # Safety
-///
-/// The bytes are a mapping of the caller's.
-#[cfg(target_os = "linux")]
-unsafe fn leave_out_of_core(at: *mut c_void, len: usize) {
-    // SAFETY: advice about a mapping of the caller's.
-    unsafe { libc::madvise(at, len, libc::MADV_DONTDUMP) };
-}
-
-/// [`core_flag`] has said it already.
-#[cfg(not(target_os = "linux"))]
-unsafe fn leave_out_of_core(_at: *mut c_void, _len: usize) {}
-
-#[cfg(target_os = "freebsd")]
-use freebsd::load_module;
-
-#[cfg(target_os = "freebsd")]
-mod freebsd {
-    use super::{CStr, Control, Errno, last_errno};
-
-    unsafe extern "C" {
-        fn modfind(name: *const libc::c_char) -> libc::c_int;
-        fn kldload(file: *const libc::c_char) -> libc::c_int;
-    }
-
-    /// Loads the host's `vmm` unless a module of that name is there. A failure shows when
-    /// the device is opened.
-    pub(super) fn load_module() {
-        // SAFETY: both take a NUL-terminated name.
-        unsafe {
-            if modfind(c"vmm".as_ptr()) < 0 {
-                kldload(c"vmm".as_ptr());
-            }
-        }
-    }
-
-    impl Control {
-        /// FreeBSD 14: hw.vmm.create exists without a device.
-        pub(super) fn without_device() -> Option<Self> {
-            let mut len = 0;
-            // SAFETY: asks for the length only.
-            let result = unsafe {
-                libc::sysctlbyname(
-                    c"hw.vmm.create".as_ptr(),
-                    std::ptr::null_mut(),
-                    &mut len,
-                    std::ptr::null(),
-                    0,
-                )
-            };
-            (result == 0).then_some(Self::Sysctl)
-        }
-    }
-
-    pub(super) fn sysctl_write(sysctl: &CStr, value: &CStr) -> Result<(), Errno> {
-        let value = value.to_bytes();
-        // SAFETY: the kernel reads value.len() bytes at value.
-        let result = unsafe {
-            libc::sysctlbyname(
-                sysctl.as_ptr(),
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                value.as_ptr().cast(),
-                value.len(),
-            )
-        };
-        if result < 0 {
-            Err(last_errno())
-        } else {
-            Ok(())
-        }
     }
 }
 

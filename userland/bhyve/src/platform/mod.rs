@@ -1,11 +1,27 @@
-//! The host's calls that std has no safe form of: raw terminals, pinning a thread, waiting
-//! for signals, in [`disk`] what disks need, in [`tap`] and [`slirp`] what networks need, and
-//! in [`poll`] waiting for files. The only unsafe code of this crate.
+//! The host's calls that std has no safe form of, and all that differs between hosts: raw
+//! terminals, pinning a thread, waiting for signals, in [`disk`] what disks need, in [`tap`]
+//! and [`slirp`] what networks need, and in [`wait`] waiting for files. The only unsafe code
+//! of this crate.
+//!
+//! What one host has in its own way is in the folder of its name. Both folders have the same
+//! functions and constants; nothing outside of here asks which host it is.
 
 pub mod disk;
-pub mod poll;
 pub mod slirp;
 pub mod tap;
+pub mod wait;
+
+#[cfg(target_os = "freebsd")]
+mod freebsd;
+#[cfg(target_os = "freebsd")]
+use freebsd as host;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+use linux as host;
+
+pub use host::{SLIRP_PACKAGE, TAP_HINT, pin_thread, set_process_title};
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -46,18 +62,6 @@ pub fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<()> {
         .unwrap_or_else(PoisonError::into_inner)
         .push((keep, before));
     Ok(())
-}
-
-/// Calls the process "bhyve: NAME", by which front ends look for a VM's bhyve. Linux has no
-/// such call, and there the name is among the arguments.
-pub fn set_process_title(vm: &str) {
-    #[cfg(target_os = "freebsd")]
-    if let Ok(name) = std::ffi::CString::new(vm) {
-        // SAFETY: the format takes one string, and both are C strings; the title is copied.
-        unsafe { libc::setproctitle(c"%s".as_ptr(), name.as_ptr()) };
-    }
-    #[cfg(not(target_os = "freebsd"))]
-    let _ = vm;
 }
 
 /// Gives each terminal the settings that it had before [`make_raw`]. For the end of the
@@ -110,40 +114,6 @@ impl Signals {
 
 /// How many host CPUs a set can name.
 pub const MAX_HOST_CPUS: u32 = 1024;
-
-/// Lets the calling thread run on these host CPUs only.
-#[cfg(target_os = "linux")]
-pub fn pin_thread(cpus: &[u32]) -> io::Result<()> {
-    // SAFETY: an all-zero cpu_set_t is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    for cpu in cpus {
-        // SAFETY: CPU_SET ignores numbers beyond the set.
-        unsafe { libc::CPU_SET(*cpu as usize, &mut set) };
-    }
-    // SAFETY: the set is read for the size given; thread 0 is the calling one.
-    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) })
-}
-
-/// Lets the calling thread run on these host CPUs only.
-#[cfg(target_os = "freebsd")]
-pub fn pin_thread(cpus: &[u32]) -> io::Result<()> {
-    // SAFETY: an all-zero cpuset_t is the empty set.
-    let mut set: libc::cpuset_t = unsafe { std::mem::zeroed() };
-    for cpu in cpus.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as u32) {
-        // SAFETY: the number is one of the set's.
-        unsafe { libc::CPU_SET(*cpu as usize, &mut set) };
-    }
-    // SAFETY: the set is read for the size given; id -1 is the calling thread.
-    check(unsafe {
-        libc::cpuset_setaffinity(
-            libc::CPU_LEVEL_WHICH,
-            libc::CPU_WHICH_TID,
-            -1,
-            size_of_val(&set),
-            &set,
-        )
-    })
-}
 
 /// A host CPU that this program may run on: the one that it runs on now.
 pub fn current_cpu() -> io::Result<u32> {
