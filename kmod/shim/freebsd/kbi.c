@@ -60,6 +60,10 @@
 OFFSET(struct thread, td_ast, 268, 268);
 OFFSET(struct thread, td_owepreempt, 312, 312);
 CTASSERT(TDA_SCHED == 7);
+#if __FreeBSD_version < 1500000
+/* DROP_GIANT(): locks are left alone after a panic. */
+OFFSET(struct thread, td_stopsched, 314, 0);
+#endif
 /* host_free(): would free(9) in a critical section. */
 OFFSET(struct thread, td_critnest, 1228, 1276);
 /* host_world_begin() and _end(): what they change would be other memory. */
