@@ -7,7 +7,7 @@ STEP = tests/step
 MAKEFLAGS += -j2
 
 .PHONY: all help setup ko lab-module userland freebsd-userland guests lab-userland image linux-guest check-ko \
-	run demo lab test fuzz bench fmt lint install uninstall clean
+	freebsd-image-parts run demo lab test freebsd-test fuzz bench fmt lint install uninstall clean
 
 all: ko userland lab-module freebsd-userland ## everything for this machine: vmm_rs.ko for FreeBSD, lab module, userland
 
@@ -38,7 +38,7 @@ lab-userland: setup ## the userland and the tests' programs for the lab's host, 
 	@$(STEP) lab-userland "userland for the lab (static)" userland/build/lab
 
 image: lab-module guests lab-userland ## the lab's root file system with all that runs there
-	@$(STEP) image "lab image" tests/lab/image
+	@$(STEP) image "lab image" tests/lab/linux/image
 
 linux-guest: image ## Debian's kernel and an ext4 disk, for the lab host to run as a guest
 	@$(STEP) linux-guest "Linux guest" tests/linux/build
@@ -57,6 +57,12 @@ lab: linux-guest ## an interactive shell on the lab host; `exit` leaves
 
 test: linux-guest freebsd-userland check-ko ## all tests: unit tests here, link check, end-to-end tests in the lab
 	@tests/run-tests
+
+freebsd-test: ## the end-to-end tests on a FreeBSD host; FREEBSD=<folder with kernel.txz and base.txz>, or they are fetched
+	@MAKE='$(MAKE)' tests/lab/freebsd/test '$(FREEBSD)'
+
+# What the image of the lab's FreeBSD host is made of, besides a release.
+freebsd-image-parts: linux-guest freebsd-userland
 
 FUZZ_SECONDS = 300
 fuzz: setup ## the fuzz targets, FUZZ_SECONDS (300) each

@@ -6,10 +6,27 @@
 //!
 //! On FreeBSD kmod/Makefile does the same with the system's own bsd.kmod.mk.
 //!
-//! Without the feature it does nothing, so that plain cargo needs no kernel target.
+//! Without the feature it needs no kernel target, so that plain cargo works.
+//!
+//! Tells the end-to-end tests which host they are for: `freebsd_host` with feature
+//! `freebsd-host` or on FreeBSD, and `native_host` in the latter case.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    let is_set = |variable: &str| std::env::var_os(variable).is_some();
+    let native = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "freebsd");
+    for (name, is) in [
+        (
+            "freebsd_host",
+            native || is_set("CARGO_FEATURE_FREEBSD_HOST"),
+        ),
+        ("native_host", native),
+    ] {
+        println!("cargo:rustc-check-cfg=cfg({name})");
+        if is {
+            println!("cargo:rustc-cfg={name}");
+        }
+    }
     #[cfg(feature = "ko")]
     if let Err(message) = ko::build() {
         eprintln!("vmm_rs.ko: {message}");

@@ -17,14 +17,14 @@ const EMULATED: &str = "vm exits for instruction emulation";
 /// Runs the guest program `apic` with these settings of the module, and returns what the
 /// host counted.
 fn interrupts(host: &mut Host, tunables: &str) -> BTreeMap<String, u64> {
-    host.check(&format!("insmod /root/vmm_rs.ko tunables={tunables}"));
+    host.load_module_with(tunables);
     host.bhyveload("guest0", "apic", 64);
     // -x: with x2APIC mode, through which the program goes too.
     let output = host.run("bhyve -x -m 64 -l com1,stdio guest0 </dev/null");
     assert_guest_ok("apic", &output);
     let text = host.check("bhyvectl --vm=guest0 --get-stats");
     host.destroy("guest0");
-    host.check("rmmod vmm_rs");
+    host.unload_module();
     text.lines()
         .filter_map(|line| line.trim_end().rsplit_once(['\t', ' ']))
         .filter_map(|(what, number)| Some((what.trim().to_owned(), number.parse().ok()?)))
@@ -71,12 +71,8 @@ fn a_cpu_without_interrupt_delivery_uses_its_tpr_shadow() {
         let stats = interrupts(host, "vmx.use_apic_vid=1");
         assert!(stats[TPR] > 0 && stats[APIC_WRITE] == 0, "{stats:#?}");
         host.load_module();
-        let capability = |host: &mut Host, name| {
-            let file = format!("/proc/sys/hw/vmm/vmx/cap/{name}");
-            host.check(&format!("cat {file}")).trim().to_owned()
-        };
-        assert_eq!(capability(host, "tpr_shadowing"), "1");
-        assert_eq!(capability(host, "virtual_interrupt_delivery"), "0");
+        assert_eq!(host.hw_vmm("vmx.cap.tpr_shadowing"), "1");
+        assert_eq!(host.hw_vmm("vmx.cap.virtual_interrupt_delivery"), "0");
     });
 }
 

@@ -3,7 +3,7 @@
 
 use crate::linux::{LIMIT, assert_no_complaint, assert_powered_off, on_linux_host, one_cpu};
 
-/// In the guest. Both sides have the same programs in /bin, which are sent as they are, in
+/// In the guest. The host has the guest's programs in /linux, which are sent as they are, in
 /// both directions at once.
 const GUEST: &str = r#"
 insmod /modules/virtio_console.ko || exit 1
@@ -40,11 +40,11 @@ echo the terminal heard of a terminal >terminal.heard
 until_there() {
     until "$@"; do
         kill -0 $guest 2>/dev/null || { cat /tmp/log; exit 1; }
-        usleep 50000
+        sleep 0.05
     done
 }
 until_there [ -S /tmp/tty.sock ]
-guestcheck socket /tmp/files.sock /bin/busybox /bin/guestcheck
+guestcheck socket /tmp/files.sock /linux/busybox /linux/guestcheck
 until_there grep -q '^guest: the first client has left' /tmp/log
 guestcheck socket /tmp/files.sock hello heard
 guestcheck socket /tmp/tty.sock terminal terminal.heard

@@ -71,7 +71,7 @@ fn a_kernel_is_found_behind_partition_tables_on_a_cd_and_in_a_directory() {
             ("-d /freebsd/cd.iso", "disk0:"),
             ("-h /freebsd/root", "host0:"),
             // The second disk has it, and the first none that can be read.
-            ("-d /bin/busybox -d /freebsd/disk", "disk1:"),
+            ("-d /bin/sh -d /freebsd/disk", "disk1:"),
         ] {
             host.check(&format!("bhyveload -m 64 -e from=e2e {volume} guest0"));
             let text = assert_found(
@@ -116,14 +116,14 @@ fn what_is_no_kernel_creates_no_vm() {
     on_host(one_cpu(), |host| {
         for (line, says) in [
             (
-                "mkdir -p /tmp/no/boot/kernel && cp /bin/busybox /tmp/no/boot/kernel/kernel && \
+                "mkdir -p /tmp/no/boot/kernel && cp /bin/sh /tmp/no/boot/kernel/kernel && \
                  bhyveload -h /tmp/no guest0",
                 "host0:/boot/kernel/kernel: ",
             ),
             ("bhyveload -h /tmp guest0", "host0 has no kernel"),
             (
-                "bhyveload -d /bin/busybox guest0",
-                "/bin/busybox: disk0 has neither UFS",
+                "bhyveload -d /bin/sh guest0",
+                "/bin/sh: disk0 has neither UFS",
             ),
             ("bhyveload -d /no/disk guest0", "Could not open '/no/disk'"),
             ("bhyveload guest0", "nothing to load"),

@@ -13,12 +13,13 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// the signal ended it.
 fn kill_after(host: &mut Host, microseconds: u32) -> String {
     let run = bhyve("guest0", 32);
+    let seconds = f64::from(microseconds) / 1e6;
     let output = host.run_within(
         LIMIT,
         &format!(
             "{run} </dev/null >/tmp/log 2>&1 &
             bhyve=$!
-            usleep {microseconds}
+            sleep {seconds}
             kill -9 $bhyve
             wait $bhyve
             status=$?
@@ -42,7 +43,7 @@ fn runs_again(host: &mut Host, last: Option<u64>) {
             while kill -0 $bhyve 2>/dev/null; do
                 last=$(grep -o '^spin [0-9]*' /tmp/log | tail -n 1)
                 [ \"${{last#spin }}\" -ge {next} ] 2>/dev/null && break
-                usleep 20000
+                sleep 0.02
             done
             kill -9 $bhyve
             wait $bhyve
@@ -97,7 +98,7 @@ fn killed_at_random_moments(config: LabConfig) {
             counted >= ROUNDS / 4,
             "the guest ran in {counted} rounds of {ROUNDS}"
         );
-        host.check("rmmod vmm_rs");
+        host.unload_module();
     });
 }
 

@@ -6,55 +6,24 @@ use std::time::Duration;
 
 use crate::host::{Host, bhyve, on_host, one_cpu};
 
-/// What the host's kernel has in use, in KiB, after dropping caches.
+/// What the host's kernel has in use, in KiB, after dropping caches, by what it is used for.
 pub struct Memory(BTreeMap<String, i64>);
-
-/// Lines of /proc/meminfo that a leak in the kernel shows in. The first falls, the others
-/// rise. MemFree lacks the pages that a CPU keeps for itself, which /proc/zoneinfo counts.
-const LINES: [&str; 7] = [
-    "MemFree",
-    "SUnreclaim",
-    "VmallocUsed",
-    "Percpu",
-    "PageTables",
-    "KernelStack",
-    "Shmem",
-];
 
 impl Memory {
     pub fn of(host: &mut Host) -> Memory {
-        // What is freed later (RCU, work queues) gets the time to be.
-        let text = host.check(
-            "sleep 2; sync; echo 3 >/proc/sys/vm/drop_caches; sleep 1; cat /proc/meminfo
-            grep count: /proc/zoneinfo",
-        );
-        let kept = text
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("count:"));
-        let kept: i64 = kept
-            .map(|pages| pages.trim().parse::<i64>().unwrap_or(0))
-            .sum();
-        let lines = text.lines().filter_map(|line| {
-            let (name, rest) = line.split_once(':')?;
-            let kib = rest.trim().strip_suffix(" kB")?.parse().ok()?;
-            LINES.contains(&name).then(|| (name.to_owned(), kib))
+        let text = host.check("kernel_memory");
+        let lines = text.lines().map(|line| {
+            let (name, kib) = line.split_once(' ')?;
+            Some((name.to_owned(), kib.parse().ok()?))
         });
-        let mut memory = Memory(lines.collect());
-        assert_eq!(memory.0.len(), LINES.len(), "{text}");
-        memory
-            .0
-            .entry("MemFree".to_owned())
-            .and_modify(|kib| *kib += 4 * kept);
-        memory
+        let memory: Option<BTreeMap<String, i64>> = lines.collect();
+        Memory(memory.unwrap_or_else(|| panic!("kernel_memory says:\n{text}")))
     }
 
     /// How many KiB are in use now that were not before, by the line that shows the most.
     pub fn lost_since(&self, before: &Memory) -> i64 {
-        let lost = |name: &str| match name {
-            "MemFree" => before.0[name] - self.0[name],
-            _ => self.0[name] - before.0[name],
-        };
-        LINES.into_iter().map(lost).max().unwrap_or(0)
+        let lost = self.0.iter().map(|(name, kib)| kib - before.0[name]);
+        lost.max().unwrap_or(0)
     }
 
     pub fn assert_lost_less_than(&self, kib: i64, before: &Memory) {

@@ -32,9 +32,8 @@ fn two_cpus() -> LabConfig {
 /// interrupts by itself, which Bochs also does while the guest has them off (docs/lab.md).
 pub fn on_linux_host(config: LabConfig, test: impl FnOnce(&mut Host)) {
     on_bare_host(config, |host| {
-        host.check(
-            "insmod /root/vmm_rs.ko tunables=maxcpu=4,vmx.use_apic_vid=0; rm -f /tmp/disk* /tmp/script* /tmp/log*",
-        );
+        host.check("rm -f /tmp/disk* /tmp/script* /tmp/log*");
+        host.load_module_with("maxcpu=4,vmx.use_apic_vid=0");
         test(host);
         host.check("rm -f /tmp/disk* /tmp/script* /tmp/log*");
     });
@@ -270,9 +269,9 @@ fn sigterm_is_the_power_button_and_the_second_one_stops_the_guest() {
             for said in '^button ' '^the button was pressed'; do
                 until grep -q \"$said\" /tmp/log; do
                     kill -0 $guest || break
-                    usleep 20000
+                    sleep 0.02
                 done
-                kill -TERM $(pidof bhyve)
+                kill -TERM $(pid_of bhyve)
             done
             wait $guest
             status=$?
@@ -300,20 +299,12 @@ fn what_was_flushed_is_on_the_disk_when_bhyve_is_killed() {
             "/linux/run-guest -1 -a quiet -s /tmp/script </dev/null >/tmp/log 2>&1 & guest=$!
             until grep -q 'flushed 40' /tmp/log; do
                 kill -0 $guest || { cat /tmp/log; exit 1; }
-                usleep 20000
+                sleep 0.02
             done
-            kill -KILL $(pidof bhyve)
+            kill -KILL $(pid_of bhyve)
             wait $guest
-            insmod /linux/loop.ko
-            mkdir -p /tmp/mnt
-            losetup /dev/loop0 /tmp/disk && mount -t ext4 /dev/loop0 /tmp/mnt || exit 1
             count=$(tr -d '\\r' </tmp/log | sed -n 's/^flushed \\([0-9]*\\)$/\\1/p' | tail -n 1)
-            guestcheck verify /tmp/mnt/root/records $count
-            status=$?
-            umount /tmp/mnt
-            losetup -d /dev/loop0
-            rmmod loop
-            exit $status",
+            verify_records /tmp/disk $count",
         );
         assert!(output.success(), "{output}");
         assert!(output.text.contains("records are there"), "{output}");
@@ -346,7 +337,7 @@ fn two_guests_and_the_host_keep_their_vector_registers_and_disks() {
             done
             until grep -q '^guest: Debian' /tmp/log1 && grep -q '^guest: Debian' /tmp/log2; do
                 kill -0 $guest1 && kill -0 $guest2 || break
-                usleep 100000
+                sleep 0.1
             done
             guestcheck vectors 77 8
             host=$?

@@ -77,6 +77,10 @@ exit $status
 "#;
 
 #[test]
+#[cfg_attr(
+    freebsd_host,
+    ignore = "FreeBSD's base has no libslirp, and its taps are made otherwise"
+)]
 fn a_guest_is_on_the_network_by_slirp_and_by_tap() {
     on_linux_host(one_cpu(), |host| {
         host.check(&format!("cat >/tmp/script <<'END'\n{GUEST}\nEND"));

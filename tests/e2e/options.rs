@@ -6,23 +6,13 @@ use vmm_rs_e2e::lab::LabConfig;
 
 use crate::host::{Host, on_bare_host, on_host, two_cpus};
 
-/// The host CPUs that each vcpu's thread may run on, "vcpu N: CPUS" each.
-const WHERE: &str = "
-for task in /proc/$(pidof bhyve)/task/*; do
-    name=$(cat $task/comm)
-    case $name in
-    'vcpu '*) echo $name: $(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' $task/status) ;;
-    esac
-done | sort
-";
-
 /// Where the vcpu of a guest that never ends runs, with these options.
 fn runs_on(host: &mut Host, options: &str) -> String {
     host.bhyveload("guest0", "spin", 32);
     let text = host.check(&format!(
         "bhyve {options} -m 32 -l com1,stdio guest0 </dev/null >/tmp/log 2>&1 &
-        until grep -q 'spin 2' /tmp/log; do kill -0 $! || {{ cat /tmp/log; exit 1; }}; usleep 50000; done
-        {WHERE}
+        until grep -q 'spin 2' /tmp/log; do kill -0 $! || {{ cat /tmp/log; exit 1; }}; sleep 0.05; done
+        vcpu_affinity
         bhyvectl --vm=guest0 --destroy
         wait $! || true"
     ));
@@ -63,7 +53,7 @@ fn vcpus_that_take_turns_on_one_host_cpu_work_together() {
         ..LabConfig::default()
     };
     on_bare_host(config, |host| {
-        host.check("insmod /root/vmm_rs.ko tunables=maxcpu=4,vmx.use_apic_vid=0");
+        host.load_module_with("maxcpu=4,vmx.use_apic_vid=0");
         host.check(
             "cat >/tmp/script <<'END'
 guestcheck shootdown 1 || exit 1
@@ -72,21 +62,19 @@ END",
         );
         let output = host.run_within(
             Duration::from_secs(900),
-            &format!(
-                "/linux/run-guest -c 2 -m 256 -a quiet -s /tmp/script -- -o compat.year=2013 -x -p 1 \
+            "/linux/run-guest -c 2 -m 256 -a quiet -s /tmp/script -- -o compat.year=2013 -x -p 1 \
                     </dev/null >/tmp/log 2>&1 &
                 guest=$!
                 until grep -q 'none stale' /tmp/log || ! kill -0 $guest; do
-                    where=$({WHERE})
+                    where=$(vcpu_affinity)
                     # Before its threads run it doesn't expect the signal.
-                    case $where in *'vcpu 1'*) kill -USR1 $(pidof bhyve) ;; esac
+                    case $where in *'vcpu 1'*) kill -USR1 $(pid_of bhyve) ;; esac
                     sleep 2
                 done
                 wait $guest; status=$?
                 cat /tmp/log
                 echo \"$where\"
-                exit $status"
-            ),
+                exit $status",
         );
         assert_eq!(output.status, 1, "{output}");
         let text = output.text.replace('\r', "");

@@ -50,7 +50,7 @@ fn destroyed_while_it_runs(config: vmm_rs_e2e::lab::LabConfig) {
             LIMIT,
             &format!(
                 "{run} </dev/null >/tmp/log 2>&1 & bhyve=$!
-                until grep -q 'spin 2' /tmp/log; do usleep 50000; done
+                until grep -q 'spin 2' /tmp/log; do sleep 0.05; done
                 bhyvectl --vm=guest0 --destroy || exit 99
                 wait $bhyve
                 status=$?
@@ -66,7 +66,7 @@ fn destroyed_while_it_runs(config: vmm_rs_e2e::lab::LabConfig) {
         assert_eq!(host.vms(), [""; 0]);
         let again = host.run("bhyvectl --vm=guest0 --destroy");
         assert!(!again.success() && again.text.contains("guest0"), "{again}");
-        host.check("rmmod vmm_rs");
+        host.unload_module();
     });
 }
 

@@ -1,8 +1,8 @@
 //! One run of Bochs: its folder under build/lab/runs, its boot medium, its process and its
 //! serial lines.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::config::{Files, LabConfig};
 use super::slot::{self, Slot};
-use super::{firmware, workspace};
+use super::{boot_cd, firmware, workspace};
 
 /// Folders of earlier runs that are kept.
 const KEEP_RUNS: usize = 40;
@@ -30,7 +30,6 @@ pub struct Bochs {
     keeper_input: Option<ChildStdin>,
     agent: TcpStream,
     terminal: TcpListener,
-    notes: File,
     _slot: Slot,
 }
 
@@ -39,7 +38,7 @@ impl Bochs {
         let slot = slot::acquire().map_err(|e| e.to_string())?;
         let folder = new_folder().map_err(|e| format!("build/lab/runs: {e}"))?;
         let iso = folder.join("boot.iso");
-        make_iso(config, &folder, &iso)?;
+        boot_cd::make(config, &folder, &iso)?;
         let bios = firmware::bios(config.feature_control, &folder)?;
         let vga_bios = firmware::vga_bios()?;
 
@@ -64,7 +63,6 @@ impl Bochs {
         )?;
         // Debian's Bochs has its debugger on, which waits for `c` before it starts.
         write("debugger", "c\n")?;
-        let notes = File::create(folder.join("commands.log")).map_err(named("commands.log"))?;
 
         let output = File::create(folder.join("bochs.out")).map_err(named("bochs.out"))?;
         let errors = output.try_clone().map_err(named("bochs.out"))?;
@@ -97,7 +95,6 @@ impl Bochs {
             keeper_input,
             agent,
             terminal,
-            notes,
             _slot: slot,
         })
     }
@@ -120,11 +117,6 @@ impl Bochs {
         String::from_utf8_lossy(&fs::read(self.folder.join("console.log")).unwrap_or_default())
             .into_owned()
     }
-
-    /// Adds to commands.log; a full disk must not fail a test.
-    pub fn note(&mut self, text: &str) {
-        let _ = writeln!(self.notes, "{text}");
-    }
 }
 
 impl Drop for Bochs {
@@ -137,7 +129,7 @@ impl Drop for Bochs {
 }
 
 /// Says what an I/O error was about.
-fn named(what: &'static str) -> impl Fn(io::Error) -> String {
+pub(super) fn named(what: &'static str) -> impl Fn(io::Error) -> String {
     move |error| format!("{what}: {error}")
 }
 
@@ -160,7 +152,7 @@ fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
 }
 
 /// build/lab/runs/NNNN, one more than the last; the oldest are removed.
-fn new_folder() -> io::Result<PathBuf> {
+pub(super) fn new_folder() -> io::Result<PathBuf> {
     let runs = workspace().join("build/lab/runs");
     fs::create_dir_all(&runs)?;
     let mut numbers: Vec<u32> = fs::read_dir(&runs)?
@@ -180,64 +172,5 @@ fn new_folder() -> io::Result<PathBuf> {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(e) => return Err(e),
         }
-    }
-}
-
-/// A CD that boots the lab's kernel with this configuration's command line.
-fn make_iso(config: &LabConfig, folder: &Path, iso: &Path) -> Result<(), String> {
-    let lab = workspace().join("build/lab");
-    // GRUB puts several archives one behind the other, and Linux unpacks them all.
-    let mut files = vec!["vmlinuz", "initramfs.cpio"];
-    if config.linux_guest {
-        files.push("linux.cpio");
-    }
-    if let Some(missing) = files.iter().find(|file| !lab.join(file).is_file()) {
-        return Err(format!(
-            "{} is missing; `make linux-guest` builds it",
-            lab.join(missing).display()
-        ));
-    }
-    let archives: Vec<String> = files[1..].iter().map(|file| format!("/{file}")).collect();
-    let menu = format!(
-        "set timeout=0\nterminal_output console\nmenuentry lab {{\n\tlinux /vmlinuz {}\n\tinitrd {}\n}}\n",
-        config.command_line(),
-        archives.join(" ")
-    );
-    let grub_cfg = folder.join("grub.cfg");
-    fs::write(&grub_cfg, menu).map_err(|e| format!("{}: {e}", grub_cfg.display()))?;
-    let graft = |target: &str, file: &Path| format!("{target}={}", file.display());
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(folder.join("iso.log"))
-        .map_err(named("iso.log"))?;
-    let errors = log.try_clone().map_err(named("iso.log"))?;
-    let status = Command::new("grub-mkrescue")
-        .args([
-            "--directory=/usr/lib/grub/i386-pc",
-            "--compress=no",
-            "--locales=",
-            "--themes=",
-            "--fonts=",
-        ])
-        .args(["--install-modules=linux normal iso9660 biosdisk", "-o"])
-        .arg(iso)
-        .arg(graft("/boot/grub/grub.cfg", &grub_cfg))
-        .args(
-            files
-                .iter()
-                .map(|file| graft(&format!("/{file}"), &lab.join(file))),
-        )
-        .stdout(log)
-        .stderr(errors)
-        .status()
-        .map_err(|e| format!("grub-mkrescue: {e}; run `make setup`"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!(
-            "grub-mkrescue failed; see {}",
-            folder.join("iso.log").display()
-        ))
     }
 }

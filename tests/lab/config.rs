@@ -68,7 +68,8 @@ pub struct LabConfig {
     pub feature_control: FeatureControl,
     /// Hides #GP on MSRs that Bochs doesn't know.
     pub ignore_bad_msrs: bool,
-    /// Appended to the host kernel's command line.
+    /// Appended to the Linux host's command line; variables `name=value ...` of the FreeBSD
+    /// host's loader.
     pub kernel_args: String,
 }
 
@@ -103,6 +104,48 @@ impl LabConfig {
         )
         .trim_end()
         .to_owned()
+    }
+
+    /// The FreeBSD loader's commands. The serial console and lines are named because Bochs's
+    /// ACPI tables don't; idle CPUs halt for the reason that [`Self::command_line`] gives;
+    /// mitigations only cost time here. Messages of the boot are in the log, not on the console.
+    pub fn loader_script(&self) -> String {
+        let mut script = String::new();
+        let mut set = |variable: &str| {
+            script.push_str("set ");
+            script.push_str(variable);
+            script.push('\n');
+        };
+        for (unit, port, irq) in [(0, 0x3f8, 4), (1, 0x2f8, 3), (2, 0x3e8, 4)] {
+            set(&format!("hint.uart.{unit}.at=isa"));
+            set(&format!("hint.uart.{unit}.port={port:#x}"));
+            set(&format!("hint.uart.{unit}.irq={irq}"));
+        }
+        for variable in [
+            "hint.uart.0.flags=0x10",
+            "console=comconsole",
+            "comconsole_speed=115200",
+            "boot_mute=YES",
+            "machdep.idle=hlt",
+            "machdep.idle_mwait=0",
+            "hw.mca.enabled=0",
+            "hw.ibrs_disable=1",
+            "vm.pmap.pti=0",
+            "machdep.mitigations.rngds.enable=0",
+            "kern.cam.boot_delay=0",
+            "kern.random.initial_seeding.bypass_before_seeding=1",
+            "debug.debugger_on_panic=0",
+            "vfs.root.mountfrom=cd9660:/dev/cd0",
+            "vfs.root.mountfrom.options=ro",
+            "init_shell=/bin/sh",
+        ]
+        .into_iter()
+        .chain(self.kernel_args.split_whitespace())
+        {
+            set(variable);
+        }
+        script.push_str("load /boot/kernel/kernel\nboot\n");
+        script
     }
 
     /// Bochs's configuration file. The serial lines: com1 is the kernel's console, com2 the

@@ -1,12 +1,16 @@
-//! The lab: an emulated VT-x machine (Bochs) that boots a Linux host with our module and
-//! userland, and runs commands there for the tests.
+//! The lab: an emulated VT-x machine (Bochs) that boots a host with our module and userland,
+//! and runs commands there for the tests. The host is Linux, or FreeBSD when this crate is
+//! built with the feature `freebsd-host` (`make freebsd-test`).
 //!
 //! ```no_run
 //! use vmm_rs_e2e::lab::{Lab, LabConfig};
 //! let mut lab = Lab::boot(LabConfig::default());
-//! let output = lab.run("insmod /root/vmm_rs.ko && ls /dev/vmmctl");
+//! let output = lab.run("load_module && ls /dev/vmmctl");
 //! assert!(output.success(), "{output}");
 //! ```
+//!
+//! What differs between the hosts' commands has one name on both, such as `load_module`:
+//! tests/lab/linux/words.sh and tests/lab/freebsd/words.sh, which docs/lab.md lists.
 //!
 //! A boot takes half a minute, so tests of one file share labs through [`shared`]. At most
 //! two run at a time on a machine. Every failure panics with the folder of the logs:
@@ -14,14 +18,19 @@
 
 pub mod bench;
 mod bochs;
+mod boot_cd;
 mod config;
 mod firmware;
 mod line;
+mod local;
 mod shared;
 mod slot;
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use config::{CpuModel, FeatureControl, LabConfig};
@@ -30,6 +39,33 @@ pub use shared::{SharedLab, shared};
 use bochs::Bochs;
 use lab_agent::Frame;
 use line::Line;
+use local::Local;
+
+/// What runs the module in the labs of this build.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Host {
+    Linux,
+    FreeBsd,
+}
+
+pub const HOST: Host = if cfg!(freebsd_host) {
+    Host::FreeBsd
+} else {
+    Host::Linux
+};
+
+impl Host {
+    /// What its kernel prints when it stops.
+    fn panics(self) -> &'static [&'static str] {
+        match self {
+            Host::Linux => &["Kernel panic"],
+            Host::FreeBsd => &["panic: ", "Fatal trap "],
+        }
+    }
+}
+
+/// Read by the host's shell before each command; a file of the host.
+const WORDS: &str = "/root/words.sh";
 
 /// Boots take about 30 s on an idle machine with one emulated CPU.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -63,10 +99,43 @@ impl fmt::Display for Output {
     }
 }
 
+/// What a lab runs on.
+enum Machine {
+    Emulated(Bochs),
+    /// This one.
+    Local(Local),
+}
+
+impl Machine {
+    fn folder(&self) -> &Path {
+        match self {
+            Machine::Emulated(bochs) => bochs.folder(),
+            Machine::Local(local) => local.folder(),
+        }
+    }
+
+    fn line(&self) -> io::Result<Line> {
+        match self {
+            Machine::Emulated(bochs) => bochs.command_line().and_then(Line::of_emulator),
+            Machine::Local(local) => local.command_line().and_then(Line::of_agent),
+        }
+    }
+
+    fn console(&self) -> String {
+        match self {
+            Machine::Emulated(bochs) => bochs.console(),
+            Machine::Local(local) => local.console(),
+        }
+    }
+}
+
 /// A running lab. Dropping it ends the emulator.
 pub struct Lab {
-    bochs: Bochs,
+    machine: Machine,
     line: Line,
+    words: String,
+    /// commands.log.
+    notes: File,
     next_id: u32,
     /// Set when a command didn't end: what the host does now is unknown.
     broken: bool,
@@ -74,26 +143,44 @@ pub struct Lab {
 
 impl Lab {
     /// Starts a machine and waits until its host takes commands. Panics, naming the logs,
-    /// when it doesn't come up.
+    /// when it doesn't come up. On a FreeBSD host it is that host, whatever the configuration
+    /// says.
     pub fn boot(config: LabConfig) -> Lab {
+        let machine = if cfg!(native_host) {
+            Local::native().map(Machine::Local)
+        } else {
+            Bochs::start(&config).map(Machine::Emulated)
+        };
+        let machine = machine.unwrap_or_else(|error| panic!("the lab did not start: {error}"));
+        Lab::on(machine, WORDS)
+    }
+
+    /// A lab whose agent, on this machine, is started by this command (`lab_agent -`).
+    pub fn with_agent(agent: Command, words: &str) -> Lab {
+        let local = Local::start(agent);
+        let local = local.unwrap_or_else(|error| panic!("the agent did not start: {error}"));
+        Lab::on(Machine::Local(local), words)
+    }
+
+    fn on(machine: Machine, words: &str) -> Lab {
         let start = Instant::now();
-        let bochs =
-            Bochs::start(&config).unwrap_or_else(|error| panic!("the lab did not start: {error}"));
-        let line = bochs
-            .command_line()
-            .and_then(Line::open)
+        let line = machine
+            .line()
             .unwrap_or_else(|error| panic!("the lab's line: {error}"));
+        let notes = File::create(machine.folder().join("commands.log"))
+            .unwrap_or_else(|error| panic!("commands.log: {error}"));
         let mut lab = Lab {
-            bochs,
+            machine,
             line,
+            words: words.to_owned(),
+            notes,
             next_id: 1,
             broken: false,
         };
         lab.wait_for("the boot", Instant::now() + BOOT_LIMIT, |frame| {
             (frame == Frame::Hello).then_some(())
         });
-        lab.bochs
-            .note(&format!("booted in {:.1} s", start.elapsed().as_secs_f32()));
+        lab.note(&format!("booted in {:.1} s", start.elapsed().as_secs_f32()));
         lab
     }
 
@@ -147,7 +234,7 @@ impl Lab {
             status,
             text,
         };
-        self.bochs.note(&output.to_string());
+        self.note(&output.to_string());
         output
     }
 
@@ -158,17 +245,25 @@ impl Lab {
 
     /// What the host's kernel has printed so far.
     pub fn console(&self) -> String {
-        self.bochs.console()
+        self.machine.console()
     }
 
     /// The folder with this lab's logs.
     pub fn logs(&self) -> &Path {
-        self.bochs.folder()
+        self.machine.folder()
     }
 
     /// The third serial line: a terminal of the host, see `lab shell`.
-    pub fn terminal(&self) -> std::io::Result<std::net::TcpStream> {
-        self.bochs.terminal()
+    pub fn terminal(&self) -> io::Result<std::net::TcpStream> {
+        match &self.machine {
+            Machine::Emulated(bochs) => bochs.terminal(),
+            Machine::Local(_) => Err(io::Error::other("this machine is the lab")),
+        }
+    }
+
+    /// Adds to commands.log; a full disk must not fail a test.
+    fn note(&mut self, text: &str) {
+        let _ = writeln!(self.notes, "{text}");
     }
 
     /// Sends a request until the agent says that it has it.
@@ -180,7 +275,7 @@ impl Lab {
         );
         let frame = Frame::Run {
             id,
-            command: command.as_bytes().to_vec(),
+            command: format!(". {}\n{command}", self.words).into_bytes(),
         };
         for _ in 0..10 {
             self.line.send(&frame);
@@ -218,16 +313,17 @@ impl Lab {
     /// Panics if the host's kernel or the emulator has stopped.
     fn check_host(&mut self, during: &str) {
         if self.line.is_closed() {
-            self.fail(during, "the emulator ended");
+            self.fail(during, "the emulator or the agent ended");
         }
-        if self.console().contains("Kernel panic") {
+        let console = self.console();
+        if HOST.panics().iter().any(|line| console.contains(line)) {
             self.fail(during, "the host's kernel panicked");
         }
     }
 
     fn fail(&mut self, what: &str, why: &str) -> ! {
         self.broken = true;
-        self.bochs.note(&format!("FAILED: {what}: {why}"));
+        self.note(&format!("FAILED: {what}: {why}"));
         let console = self.console();
         let tail: Vec<&str> = console.lines().rev().take(30).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();

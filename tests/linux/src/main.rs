@@ -2,21 +2,21 @@
 //! same time. Each verb ends with status 0 and a line of what it did, or with status 1 and
 //! a line of what is wrong.
 
-#[cfg(target_os = "linux")]
+#[cfg(target_arch = "x86_64")]
 mod exchange;
-#[cfg(target_os = "linux")]
+#[cfg(target_arch = "x86_64")]
 mod records;
-#[cfg(target_os = "linux")]
-mod shootdown;
-#[cfg(target_os = "linux")]
-mod socket;
-#[cfg(target_os = "linux")]
-mod stamp;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod shootdown;
+#[cfg(target_arch = "x86_64")]
+mod socket;
+#[cfg(target_arch = "x86_64")]
+mod stamp;
+#[cfg(target_arch = "x86_64")]
 mod vectors;
 
 const USAGE: &str = "usage:
-  guestcheck shootdown SECONDS      threads on all CPUs remap what others read
+  guestcheck shootdown SECONDS      threads on all CPUs remap what others read (Linux)
   guestcheck vectors SEED SECONDS   keeps values in all vector registers
   guestcheck write FILE             writes and flushes records, one after the other, until killed
   guestcheck verify FILE COUNT      the first COUNT records are there
@@ -27,13 +27,14 @@ const USAGE: &str = "usage:
   guestcheck clock                  this kernel's monotonic clock, in seconds
   guestcheck tsc                    the time stamp counter";
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
     use std::process::ExitCode;
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
+        #[cfg(target_os = "linux")]
         ["shootdown", seconds] => number(seconds).and_then(shootdown::run),
         ["vectors", seed, seconds] => {
             number(seed).and_then(|seed| vectors::run(seed, number(seconds)?))
@@ -48,7 +49,7 @@ fn main() -> std::process::ExitCode {
         ["stamp"] => stamp::run(),
         ["clock"] => Ok(format!("{:.6}", stamp::monotonic())),
         ["tsc"] => {
-            // SAFETY: Linux leaves CR4.TSD clear.
+            // SAFETY: Linux and FreeBSD leave CR4.TSD clear.
             Ok(format!("{}", unsafe { std::arch::x86_64::_rdtsc() }))
         }
         _ => Err(USAGE.to_owned()),
@@ -65,14 +66,14 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(target_arch = "x86_64")]
 fn number(text: &str) -> Result<u64, String> {
     text.parse()
         .map_err(|e| format!("guestcheck: {text}: {e}\n{USAGE}"))
 }
 
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[cfg(not(target_arch = "x86_64"))]
 fn main() {
-    eprintln!("guestcheck runs in Linux on x86-64\n{USAGE}");
+    eprintln!("guestcheck runs on x86-64\n{USAGE}");
     std::process::exit(2);
 }

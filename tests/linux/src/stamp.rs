@@ -9,7 +9,7 @@ pub fn monotonic() -> f64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the clock exists on every Linux, and the structure is ours.
+    // SAFETY: the clock exists on every system, and the structure is ours.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -1,8 +1,10 @@
-//! The agent: `lab_agent /dev/ttyS1`, started by the lab's init. Runs one command after
-//! the other as the harness asks, and sends back output and exit status.
+//! The agent: `lab_agent /dev/ttyS1`, started by the lab's init, or `lab_agent -` with a socket
+//! as its standard input. Runs one command after the other as the harness asks, and sends back
+//! output and exit status.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -19,8 +21,13 @@ fn serve() -> io::Result<()> {
     let path = std::env::args()
         .nth(1)
         .ok_or(io::Error::other("usage: lab_agent <serial line>"))?;
-    let mut line = OpenOptions::new().read(true).write(true).open(path)?;
-    make_raw(&line)?;
+    let mut line = if path == "-" {
+        File::from(io::stdin().as_fd().try_clone_to_owned()?)
+    } else {
+        let line = OpenOptions::new().read(true).write(true).open(path)?;
+        make_raw(&line)?;
+        line
+    };
     let mut requests = BufReader::new(line.try_clone()?);
     let mut last = None;
 
