@@ -43,7 +43,7 @@ image: lab-module guests lab-userland ## the lab's root file system with all tha
 linux-guest: image ## Debian's kernel and an ext4 disk, for the lab host to run as a guest
 	@$(STEP) linux-guest "Linux guest" tests/linux/build
 
-check-ko: ko ## check the module: relocations, kernel symbols, registers, red zone, linker sets
+check-ko: ko ## check the module: relocations, kernel symbols and layouts, registers, red zone, linker sets
 	@cargo run --quiet --bin check_ko -- build/vmm_rs*.ko
 
 run: linux-guest ## the main job: in the lab, boot Debian's kernel as a guest; interactive with a terminal

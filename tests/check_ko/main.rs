@@ -1,9 +1,13 @@
 //! `check_ko MODULE...`: says what keeps FreeBSD's kernel from loading and running these
-//! modules, and where the list of kernel functions differs from FreeBSD's headers.
+//! modules, and where the shim's lists of the kernel's functions and layouts are wrong or
+//! not complete.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use vmm_rs_e2e::check_ko::{Checked, Kpi, check, check_headers, unneeded};
+use vmm_rs_e2e::check_ko::{Checked, Kpi, check, check_headers, check_layouts, unneeded};
+
+const SHIM: &str = "kmod/shim/freebsd";
 
 fn main() -> ExitCode {
     let paths: Vec<String> = std::env::args().skip(1).collect();
@@ -48,12 +52,13 @@ fn run(paths: &[String]) -> Result<usize, String> {
         modules.push(module);
     }
     let headers = vmm_headers::find()?;
-    let mut about_list = unneeded(&kpi, &modules);
+    let mut about_shim = unneeded(&kpi, &modules);
     for kernel in headers.kernels()? {
-        about_list.extend(check_headers(&headers, &kernel, &kpi)?);
+        about_shim.extend(check_headers(&headers, &kernel, &kpi)?);
+        about_shim.extend(check_layouts(&headers, &kernel, Path::new(SHIM))?);
     }
-    for problem in &about_list {
+    for problem in &about_shim {
         eprintln!("{problem}");
     }
-    Ok(count + about_list.len())
+    Ok(count + about_shim.len())
 }

@@ -6,6 +6,7 @@
 mod code;
 mod headers;
 mod kpi;
+mod layouts;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,6 +20,7 @@ use object::{
 
 pub use headers::check as check_headers;
 pub use kpi::Kpi;
+pub use layouts::check as check_layouts;
 
 /// What FreeBSD's linker for relocatable modules on amd64 (elf_reloc_internal of
 /// sys/amd64/amd64/elf_machdep.c) takes in an object that isn't a shared library.
@@ -67,6 +69,13 @@ pub enum Problem {
         symbol: String,
         release: u32,
         header: String,
+    },
+    /// A member of a kernel's structure is used and its place not asserted.
+    Layout {
+        source: String,
+        structure: String,
+        member: String,
+        release: u32,
     },
     /// An instruction uses the FPU, MMX, SSE or AVX registers.
     VectorRegister { place: String, instruction: String },
@@ -130,6 +139,15 @@ impl fmt::Display for Problem {
                 f,
                 "{symbol} is in FreeBSD {release} as well ({header}), which {} doesn't say",
                 Kpi::PATH
+            ),
+            Problem::Layout {
+                source,
+                structure,
+                member,
+                release,
+            } => write!(
+                f,
+                "{source} uses {member} of struct {structure} in FreeBSD {release}; kbi.c needs a line OFFSET(struct {structure}, {member}, ...)"
             ),
             Problem::VectorRegister { place, instruction } => {
                 write!(f, "{place}: `{instruction}` uses FPU or vector registers")

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use vmm_rs_e2e::check_ko::{Checked, Kpi, Problem, check, check_headers, unneeded};
+use vmm_rs_e2e::check_ko::{Checked, Kpi, Problem, check, check_headers, check_layouts, unneeded};
 
 /// Linker sets and a use of printf(9), as a module has them.
 const MODULE: &str = r#"
@@ -331,6 +331,40 @@ fn each_missing_linker_set_is_named() {
         .filter(|problem| matches!(problem, Problem::LinkerSet { .. }))
         .count();
     assert_eq!(missing, 4, "{problems:?}");
+}
+
+#[test]
+fn a_member_whose_place_is_not_asserted_is_found() {
+    let shim = Path::new(env!("CARGO_TARGET_TMPDIR")).join("layouts");
+    fs::create_dir_all(&shim).unwrap();
+    let write = |name: &str, text: &str| fs::write(shim.join(name), text).unwrap();
+    write(
+        "kbi.c",
+        "#include <sys/param.h>\n#include <sys/systm.h>\n#include <sys/proc.h>\n#define OFFSET(...)\n\
+         OFFSET(struct thread, td_ucred, 1, 2);\n",
+    );
+    write(
+        "shim.c",
+        "#include <sys/param.h>\n#include <sys/systm.h>\n#include <sys/proc.h>\n\
+         struct ours { int number; };\n\
+         static inline int unused(struct thread *td) { return (td->td_oncpu); }\n\
+         static inline int used(struct thread *td) { return (td->td_tid); }\n\
+         int f(struct thread *td, struct ours *o);\n\
+         int f(struct thread *td, struct ours *o) { return (used(td) + o->number + (td->td_ucred != 0)); }\n\
+         int g(struct thread *td) { return (td->td_ast); }\n",
+    );
+    let headers = vmm_headers::find().unwrap();
+    for kernel in headers.kernels().unwrap() {
+        let problems = check_layouts(&headers, &kernel, &shim).unwrap();
+        let members: Vec<&str> = problems
+            .iter()
+            .map(|problem| match problem {
+                Problem::Layout { member, .. } => member.as_str(),
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert_eq!(members, ["td_ast", "td_tid"]);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
  * of FreeBSD 14 and 15; a header with others fails here and not in somebody's
  * kernel.  kpi.txt has the functions and variables.
  *
- * A member that the shim begins to use gets a line.
+ * A member that the shim begins to use gets a line: `make check-ko` finds out.
  *
  * A kernel with INVARIANTS or WITNESS has the same layouts: options of a
  * kernel must not change what modules see, because these are built without
@@ -135,7 +135,11 @@ SIZE(struct malloc_type, 112, 112);
 OFFSET(struct malloc_type, ks_version, 8, 8);
 OFFSET(struct malloc_type, ks_shortdesc, 16, 16);
 SIZE(struct timespec, 16, 16);
+OFFSET(struct timespec, tv_sec, 0, 0);
+OFFSET(struct timespec, tv_nsec, 8, 8);
 SIZE(struct bintime, 16, 16);
+OFFSET(struct bintime, sec, 0, 0);
+OFFSET(struct bintime, frac, 8, 8);
 
 /* hw.vmm: sysctls made at compile time, and the requests to them. */
 SIZE(struct sysctl_ctx_list, 16, 16);
