@@ -147,6 +147,22 @@ fn make_install_installs_what_the_port_lists_and_uninstall_removes_it() {
 }
 
 #[test]
+fn the_module_for_another_release_is_installed_under_the_same_name() {
+    let dir = Dir::new("module");
+    let tree = source(&dir);
+    dir.write("source/build/vmm_rs-14.ko", "module for 14");
+    let stage = Dir::new("stage-module");
+    let module = "MODULE=build/vmm_rs-14.ko";
+    make(
+        &tree,
+        &stage.0,
+        "make",
+        &["install", "OPSYS=FreeBSD", module],
+    );
+    assert_eq!(stage.read("boot/modules/vmm_rs.ko"), "module for 14");
+}
+
+#[test]
 fn on_linux_the_programs_of_this_machine_are_installed_below_the_prefix() {
     let dir = Dir::new("linux");
     let tree = source(&dir);
