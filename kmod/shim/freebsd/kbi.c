@@ -51,6 +51,10 @@
 #define	BY_RELEASE(in14, in15)	(in15)
 #endif
 
+#ifndef SMP
+#error "only kernels with SMP have these structures"
+#endif
+
 #define	SIZE(type, in14, in15)						\
 	CTASSERT(sizeof(type) == BY_RELEASE(in14, in15))
 #define	OFFSET(type, member, in14, in15)				\
