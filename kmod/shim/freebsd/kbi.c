@@ -75,6 +75,8 @@ OFFSET(struct thread, td_pcb, 1104, 1152);
 OFFSET(struct pcb, pcb_tssp, 224, 224);
 /* Ownership and privilege would be decided by something else. */
 OFFSET(struct thread, td_ucred, 384, 392);
+OFFSET(struct ucred, cr_uid, 96, 100);
+OFFSET(struct ucred, cr_ruid, 100, 104);
 OFFSET(struct ucred, cr_prison, 136, 144);
 
 /* curthread, curcpu and the task register's descriptor: reads through %gs. */
@@ -158,6 +160,8 @@ OFFSET(struct sysctl_req, oldptr, 16, 16);
 OFFSET(struct sysctl_req, oldlen, 24, 24);
 OFFSET(struct sysctl_req, oldfunc, 40, 40);
 OFFSET(struct sysctl_req, newptr, 48, 48);
+OFFSET(struct sysctl_req, newlen, 56, 56);
+OFFSET(struct sysctl_req, newfunc, 72, 72);
 
 /* What kldload finds in the linker sets. */
 SIZE(struct sysinit, 32, 32);
