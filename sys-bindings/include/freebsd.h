@@ -7,7 +7,9 @@
  *
  * Two parts of the ABI are in no header of /usr/include, so their layout is
  * stated here and checked by tests/layout.rs: the requests of /dev/vmmctl, and
- * how FreeBSD 14 laid out the requests that 15 changed.
+ * how FreeBSD 12, 13 and 14 laid out the requests that were changed since. A
+ * GENERIC kernel's vmm.ko still takes these (COMPAT_FREEBSD12 and so on); they
+ * carry the number of the last release that had them.
  */
 #ifndef _VMM_SYS_FREEBSD_H_
 #define	_VMM_SYS_FREEBSD_H_
@@ -33,7 +35,15 @@ struct vmmctl_vm_destroy {
 #define	VMMCTL_VM_DESTROY	_IOWR('V', 1, struct vmmctl_vm_destroy)
 #endif
 
-/* FreeBSD 14's memory segments: no NUMA policy yet. */
+/* Memory segments: without a NUMA policy, and numbered otherwise. */
+struct vm_memseg_12 {
+	int	segid;
+	size_t	len;
+	char	name[64];
+};
+#define	VM_ALLOC_MEMSEG_12	_IOW('v', IOCNUM_ALLOC_MEMSEG, struct vm_memseg_12)
+#define	VM_GET_MEMSEG_12	_IOWR('v', IOCNUM_GET_MEMSEG, struct vm_memseg_12)
+
 struct vm_memseg_14 {
 	int	segid;
 	size_t	len;
@@ -41,5 +51,32 @@ struct vm_memseg_14 {
 };
 #define	VM_ALLOC_MEMSEG_14	_IOW('v', IOCNUM_ALLOC_MEMSEG, struct vm_memseg_14)
 #define	VM_GET_MEMSEG_14	_IOWR('v', IOCNUM_GET_MEMSEG, struct vm_memseg_14)
+
+/* VM_RUN: the exit, and an IPI's destinations, are in the structure itself. */
+struct vm_exit_13 {
+	uint32_t	exitcode;
+	int32_t		inst_length;
+	uint64_t	rip;
+	uint64_t	u[15];
+};
+struct vm_exit_ipi_13 {			/* in u */
+	uint32_t	mode;
+	uint8_t		vector;
+	uint64_t	dmask[4];
+};
+struct vm_run_13 {
+	int			cpuid;
+	struct vm_exit_13	vm_exit;
+};
+#define	VM_RUN_13	_IOWR('v', IOCNUM_RUN, struct vm_run_13)
+
+/* Statistics: the first MAX_VM_STATS of them. */
+struct vm_stats_13 {
+	int		cpuid;
+	int		num_entries;
+	struct timeval	tv;
+	uint64_t	statbuf[MAX_VM_STATS];
+};
+#define	VM_STATS_13	_IOWR('v', IOCNUM_VM_STATS, struct vm_stats_13)
 
 #endif /* !_VMM_SYS_FREEBSD_H_ */

@@ -1,5 +1,5 @@
-//! Every request of machine/vmm_dev.h, of /dev/vmmctl, and FreeBSD 14's forms of the
-//! requests that 15 changed, as typed constants. The encoding is sys/ioccom.h's; on Linux
+//! Every request of machine/vmm_dev.h, of /dev/vmmctl, and the forms that FreeBSD 12, 13
+//! and 14 had of requests that were changed since, as typed constants. The encoding is sys/ioccom.h's; on Linux
 //! the numbers are the same 32-bit values.
 //!
 //! tests/layout.rs compares each with what the C compiler computes, and fails when the
@@ -178,7 +178,11 @@ requests! {
     // /dev/vmmctl.
     VMMCTL_VM_CREATE = InOut b'V' 0: sys::vmmctl_vm_create;
     VMMCTL_VM_DESTROY = InOut b'V' 1: sys::vmmctl_vm_destroy;
-    // FreeBSD 14's forms.
+    // The forms of FreeBSD 12, 13 and 14.
+    VM_ALLOC_MEMSEG_12 = In b'v' 14: sys::vm_memseg_12;
+    VM_GET_MEMSEG_12 = InOut b'v' 15: sys::vm_memseg_12;
+    VM_RUN_13 = InOut b'v' 1: sys::vm_run_13;
+    VM_STATS_13 = InOut b'v' 50: sys::vm_stats_13;
     VM_ALLOC_MEMSEG_14 = In b'v' 14: sys::vm_memseg_14;
     VM_GET_MEMSEG_14 = InOut b'v' 15: sys::vm_memseg_14;
 }

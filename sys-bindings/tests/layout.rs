@@ -110,7 +110,12 @@ fn freebsd_layouts() -> Vec<Layout> {
         vm_readwrite_kernemu_device { vcpuid, gpa, value };
         vmmctl_vm_create { name, reserved };
         vmmctl_vm_destroy { name, reserved };
+        vm_memseg_12 { segid, len, name };
         vm_memseg_14 { segid, len, name };
+        vm_exit_13 { exitcode, inst_length, rip, u };
+        vm_exit_ipi_13 { mode, vector, dmask };
+        vm_run_13 { cpuid, vm_exit };
+        vm_stats_13 { cpuid, num_entries, tv, statbuf };
     }
 }
 

@@ -109,6 +109,16 @@ fn serve(
                 copyout_cpuset(&frozen.vcpu.ipi_targets, cpuset, cpuset_size)?;
             }
         }
+        Request::Run13 { .. } => {
+            let frozen = locked.vcpu();
+            let vm_exit = run::run(vm, frozen)?;
+            let targets = frozen.vcpu.ipi_targets.to_bytes();
+            let ipi = matches!(vm_exit.kind, ExitKind::Ipi { .. });
+            reply(Reply::Run13 {
+                exit: &abi::encode_exit(&vm_exit),
+                ipi_targets: ipi.then_some(&targets),
+            });
+        }
         Request::Suspend { how } => vm.suspend(how)?,
         Request::Reinit => vm.reinit(locked.all())?,
         Request::SetCapability { cap, on, .. } => {
@@ -128,15 +138,20 @@ fn serve(
             });
             device.alloc_segment(seg.segid, seg.len, seg.name.clone(), numa.as_ref())?;
         }
-        Request::GetMemseg { segid } => {
+        Request::GetMemseg { segid, name_size } => {
             let layout = vm.memory.layout();
             let (len, name) = match layout.segment(segid) {
                 Some(segment) => (segment.object.len(), segment.name.as_ref()),
                 None => (0, None),
             };
+            let name = name.map_or("", |n| n.as_str());
+            if name.len() >= name_size {
+                return Err(Errno::ENAMETOOLONG);
+            }
             reply(Reply::Memseg {
                 len,
-                name: name.map_or("", |n| n.as_str()),
+                name,
+                name_size,
             });
         }
         Request::MmapMemseg(mapping) => vm.memory.map(mapping)?,
@@ -209,24 +224,20 @@ fn serve(
             contents.next_rip = contents.backend.get_register(vmm_core::regs::Reg::Rip)?;
         }
 
-        Request::Stats { vcpu, index } => {
-            let frozen = locked.vcpu();
-            if vcpu.index() == 0 {
-                let resident = vm.memory.mapped_bytes();
-                frozen.vcpu.stats.set(Stat::ResidentMemory, resident);
-                // Every page that a VM has is wired until the VM ends.
-                frozen.vcpu.stats.set(Stat::WiredMemory, resident);
-            }
+        Request::Stats { index, .. } => {
             if index >= Stat::ALL.len() {
                 return Err(Errno::ENOENT);
             }
             let mut values = [0; abi::MAX_VM_STATS];
-            let n = frozen.vcpu.stats.copy_from(index, &mut values);
+            let values = statistics(vm, locked.vcpu(), index, &mut values);
             let now = Timeval::from_ns(time::wallclock_ns());
-            reply(Reply::Stats {
-                now,
-                values: &values[..n],
-            });
+            reply(Reply::Stats { now, values });
+        }
+        Request::Stats13 { .. } => {
+            let mut values = [0; abi::MAX_VM_STATS];
+            let values = statistics(vm, locked.vcpu(), 0, &mut values);
+            let now = Timeval::from_ns(time::wallclock_ns());
+            reply(Reply::Stats13 { now, values });
         }
         Request::StatDesc { index } => {
             reply(Reply::StatDesc(
@@ -297,6 +308,24 @@ fn serve(
         Request::ResumeCpu { vcpu } => vm.debug_resume(vcpu)?,
     }
     Ok(())
+}
+
+/// The vcpu's statistics from `index` on, as many as there are and fit.
+fn statistics<'v>(
+    vm: &Vm,
+    frozen: &Frozen<'_>,
+    index: usize,
+    values: &'v mut [u64; abi::MAX_VM_STATS],
+) -> &'v [u64] {
+    let stats = &frozen.vcpu.stats;
+    if frozen.vcpu.id.index() == 0 {
+        let resident = vm.memory.mapped_bytes();
+        stats.set(Stat::ResidentMemory, resident);
+        // Every page that a VM has is wired until the VM ends.
+        stats.set(Stat::WiredMemory, resident);
+    }
+    let n = stats.copy_from(index, values);
+    &values[..n]
 }
 
 /// The vcpus that an IPI exit is about; what is behind a cpuset_t is cleared.

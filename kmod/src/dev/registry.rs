@@ -182,6 +182,10 @@ impl Module {
     }
 }
 
+/// The longest name of a device node in FreeBSD (sys/param.h). A VM's name leaves room for
+/// all but the longest names of segments that FreeBSD 12's request can give.
+const SPECNAMELEN: usize = 255;
+
 /// Name below hw.vmm, description, value.
 pub type Info = (&'static core::ffi::CStr, &'static core::ffi::CStr, i64);
 
@@ -207,6 +211,9 @@ impl VmDevice {
 
     fn add_segment_node(&self, id: SegId, name: &SegName) -> Result<(), Errno> {
         let path = format!("vmm.io/{}.{}", self.vm.name.as_str(), name.as_str());
+        if path.len() > SPECNAMELEN {
+            return Err(Errno::ENAMETOOLONG);
+        }
         let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
         let layout = self.vm.memory.layout();
         let object = Box::new(layout.segment(id).ok_or(Errno::EINVAL)?.object.clone());

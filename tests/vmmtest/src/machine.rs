@@ -35,7 +35,11 @@ pub fn fresh_name() -> String {
 impl Machine {
     /// Memory and vcpu 0, in its power-on state.
     pub fn new() -> Self {
-        let vm = Vm::create(&fresh_name()).expect("VM_CREATE");
+        Self::on(Vm::create(&fresh_name()).expect("VM_CREATE"))
+    }
+
+    /// The same on a VM that may have its segment of memory already.
+    pub fn on(vm: Vm) -> Self {
         vm.setup_memory(MEMORY, MmapStyle::All).expect("memory");
         let cpu = vm.vcpu(VcpuId::BSP);
         cpu.activate().expect("VM_ACTIVATE_CPU");
@@ -47,7 +51,11 @@ impl Machine {
 
     /// Real mode, all segments at 0.
     pub fn real(code: &[u8]) -> Self {
-        let m = Self::new();
+        Self::new().in_real_mode(code)
+    }
+
+    pub fn in_real_mode(self, code: &[u8]) -> Self {
+        let m = self;
         m.load(CODE, code);
         m.cpu.reset().expect("vcpu reset");
         for seg in [SegReg::Cs, SegReg::Ds, SegReg::Es, SegReg::Ss] {

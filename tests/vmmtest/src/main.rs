@@ -4,6 +4,7 @@
 //! The output has libtest's form, the exit status is 0 only if all passed.
 
 mod abi;
+mod compat;
 mod devices;
 mod emulate;
 mod emulate_faults;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         registers::TESTS,
         memory::TESTS,
         abi::TESTS,
+        compat::TESTS,
         devices::TESTS,
         lifecycle::TESTS,
     ]

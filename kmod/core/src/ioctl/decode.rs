@@ -34,6 +34,9 @@ pub fn decode(entry: &Entry, data: &[u8]) -> Result<Request, Errno> {
             cpuset: get_ptr!(data, sys::vm_run, cpuset),
             cpuset_size: get!(data, sys::vm_run, cpusetsize: usize) as u64,
         },
+        Command::Run13 => Request::Run13 {
+            vcpu: vcpu(get!(data, sys::vm_run_13, cpuid: i32))?,
+        },
         Command::SetCapability => {
             let (vcpu, cap) = capability(data)?;
             Request::SetCapability {
@@ -53,12 +56,29 @@ pub fn decode(entry: &Entry, data: &[u8]) -> Result<Request, Errno> {
         Command::Reinit => Request::Reinit,
 
         Command::AllocMemseg => Request::AllocMemseg(alloc_memseg(data)?),
-        Command::AllocMemseg14 => Request::AllocMemseg(alloc_memseg_14(data)?),
+        Command::AllocMemseg12 => Request::AllocMemseg(memseg(
+            segid_14(get!(data, sys::vm_memseg_12, segid: i32)),
+            get!(data, sys::vm_memseg_12, len: usize) as u64,
+            &get_chars!(data, sys::vm_memseg_12, name: NAME_SIZE_12),
+            None,
+        )?),
+        Command::AllocMemseg14 => Request::AllocMemseg(memseg(
+            segid_14(get!(data, sys::vm_memseg_14, segid: i32)),
+            get!(data, sys::vm_memseg_14, len: usize) as u64,
+            &get_chars!(data, sys::vm_memseg_14, name: NAME_SIZE),
+            None,
+        )?),
         Command::GetMemseg => Request::GetMemseg {
             segid: SegId::from_raw(get!(data, sys::vm_memseg, segid: i32))?,
+            name_size: NAME_SIZE,
+        },
+        Command::GetMemseg12 => Request::GetMemseg {
+            segid: segid_14(get!(data, sys::vm_memseg_12, segid: i32))?,
+            name_size: NAME_SIZE_12,
         },
         Command::GetMemseg14 => Request::GetMemseg {
             segid: segid_14(get!(data, sys::vm_memseg_14, segid: i32))?,
+            name_size: NAME_SIZE,
         },
         Command::MmapMemseg => Request::MmapMemseg(mapping(data)?),
         Command::MmapGetnext => Request::MmapGetnext {
@@ -141,6 +161,9 @@ pub fn decode(entry: &Entry, data: &[u8]) -> Result<Request, Errno> {
             vcpu: vcpu(get!(data, sys::vm_stats, cpuid: i32))?,
             index: index(get!(data, sys::vm_stats, index: i32))?,
         },
+        Command::Stats13 => Request::Stats13 {
+            vcpu: vcpu(get!(data, sys::vm_stats_13, cpuid: i32))?,
+        },
         Command::StatDesc => Request::StatDesc {
             index: index(get!(data, sys::vm_stat_desc, index: i32))?,
         },
@@ -182,6 +205,10 @@ pub fn decode(entry: &Entry, data: &[u8]) -> Result<Request, Errno> {
         | Command::RestoreTime => return Err(Errno::ENOTTY),
     })
 }
+
+/// The arrays for a segment's name: FreeBSD 15's and 14's, and 12's.
+const NAME_SIZE: usize = sys::VM_MAX_SUFFIXLEN as usize + 1;
+const NAME_SIZE_12: usize = SegName::MAX_LEN + 1;
 
 /// A vcpu's number; EINVAL for -1 and what no VM can have.
 pub(super) fn vcpu(raw: i32) -> Result<VcpuId, Errno> {
@@ -229,17 +256,8 @@ fn alloc_memseg(data: &[u8]) -> Result<AllocMemseg, Errno> {
     memseg(
         SegId::from_raw(get!(data, sys::vm_memseg, segid: i32)),
         get!(data, sys::vm_memseg, len: usize) as u64,
-        &get_chars!(data, sys::vm_memseg, name: SegName::MAX_LEN + 1),
+        &get_chars!(data, sys::vm_memseg, name: NAME_SIZE),
         numa,
-    )
-}
-
-fn alloc_memseg_14(data: &[u8]) -> Result<AllocMemseg, Errno> {
-    memseg(
-        segid_14(get!(data, sys::vm_memseg_14, segid: i32)),
-        get!(data, sys::vm_memseg_14, len: usize) as u64,
-        &get_chars!(data, sys::vm_memseg_14, name: SegName::MAX_LEN + 1),
-        None,
     )
 }
 
@@ -262,7 +280,7 @@ fn memseg(
     })
 }
 
-/// FreeBSD 14 numbered the segments 0 (system memory), 1 (boot ROM), 2 and 3; since 15
+/// FreeBSD 12 to 14 numbered the segments 0 (system memory), 1 (boot ROM), 2 and 3; since 15
 /// there are eight of system memory before the boot ROM.
 fn segid_14(raw: i32) -> Result<SegId, Errno> {
     SegId::from_raw(match raw {

@@ -4,8 +4,8 @@ use core::mem::offset_of;
 
 use vmm_sys as sys;
 
+use super::exit::VM_EXIT_SIZE;
 use super::fields::{put, store, store_str};
-use super::name::SegName;
 use super::request::{MAX_VM_STATS, Mapping, Topology};
 use crate::regs::SegDesc;
 use crate::types::Gpa;
@@ -15,13 +15,21 @@ use crate::types::Gpa;
 pub enum Reply<'a> {
     /// Nothing but success.
     None,
+    /// FreeBSD 13's VM_RUN: `struct vm_exit`, and for an IPI exit the destinations, of
+    /// which it has room for the vcpus below 256.
+    Run13 {
+        exit: &'a [u8; VM_EXIT_SIZE],
+        ipi_targets: Option<&'a [u8]>,
+    },
     Register(u64),
     SegDesc(SegDesc),
     Capability(bool),
     /// `len` 0 is a segment that doesn't exist; `name` is empty for system memory.
+    /// `name_size` is the request's; the name has to fit.
     Memseg {
         len: u64,
         name: &'a str,
+        name_size: usize,
     },
     Mapping(Mapping),
     /// The entries of the EPT walk from the root down, at most four.
@@ -32,6 +40,11 @@ pub enum Reply<'a> {
     Intinfo(u64, u64),
     /// At most [`super::MAX_VM_STATS`] values, and the wall clock.
     Stats {
+        now: Timeval,
+        values: &'a [u64],
+    },
+    /// As in FreeBSD 13.
+    Stats13 {
         now: Timeval,
         values: &'a [u64],
     },
@@ -71,6 +84,23 @@ impl Timeval {
 pub fn encode(reply: &Reply<'_>, data: &mut [u8]) {
     match *reply {
         Reply::None => {}
+        Reply::Run13 { exit, ipi_targets } => {
+            const EXIT: usize = offset_of!(sys::vm_run_13, vm_exit);
+            // What has changed since is who copies it.
+            const _: () = assert!(
+                size_of::<sys::vm_exit_13>() == VM_EXIT_SIZE
+                    && offset_of!(sys::vm_exit_13, rip) == offset_of!(sys::vm_exit, rip)
+                    && offset_of!(sys::vm_exit_13, u) == offset_of!(sys::vm_exit, u)
+            );
+            store(data, EXIT, exit);
+            if let Some(targets) = ipi_targets {
+                const DMASK: usize =
+                    EXIT + offset_of!(sys::vm_exit_13, u) + offset_of!(sys::vm_exit_ipi_13, dmask);
+                const BYTES: usize =
+                    size_of::<sys::vm_exit_ipi_13>() - offset_of!(sys::vm_exit_ipi_13, dmask);
+                store(data, DMASK, &targets[..targets.len().min(BYTES)]);
+            }
+        }
         Reply::Register(value) => put!(data, sys::vm_register, regval: u64 = value),
         Reply::SegDesc(desc) => {
             put!(data, sys::vm_seg_desc, desc.base: u64 = desc.base);
@@ -78,16 +108,22 @@ pub fn encode(reply: &Reply<'_>, data: &mut [u8]) {
             put!(data, sys::vm_seg_desc, desc.access: u32 = desc.access);
         }
         Reply::Capability(on) => put!(data, sys::vm_capability, capval: i32 = on.into()),
-        Reply::Memseg { len, name } => {
-            // FreeBSD 14's structure begins like 15's.
+        Reply::Memseg {
+            len,
+            name,
+            name_size,
+        } => {
+            // The older structures begin like this one.
             put!(data, sys::vm_memseg, len: usize = len as usize);
             if len != 0 {
                 let at = offset_of!(sys::vm_memseg, name);
                 const _: () = assert!(
                     offset_of!(sys::vm_memseg, name) == offset_of!(sys::vm_memseg_14, name)
                         && offset_of!(sys::vm_memseg, len) == offset_of!(sys::vm_memseg_14, len)
+                        && offset_of!(sys::vm_memseg, name) == offset_of!(sys::vm_memseg_12, name)
+                        && offset_of!(sys::vm_memseg, len) == offset_of!(sys::vm_memseg_12, len)
                 );
-                store_str(data, at, SegName::MAX_LEN + 1, name);
+                store_str(data, at, name_size, name);
             }
         }
         Reply::Mapping(mapping) => {
@@ -126,6 +162,13 @@ pub fn encode(reply: &Reply<'_>, data: &mut [u8]) {
             put!(data, sys::vm_stats, tv.tv_sec: i64 = now.sec);
             put!(data, sys::vm_stats, tv.tv_usec: i64 = now.usec);
             store_all(data, offset_of!(sys::vm_stats, statbuf), values);
+        }
+        Reply::Stats13 { now, values } => {
+            let values = &values[..values.len().min(MAX_VM_STATS)];
+            put!(data, sys::vm_stats_13, num_entries: i32 = values.len() as i32);
+            put!(data, sys::vm_stats_13, tv.tv_sec: i64 = now.sec);
+            put!(data, sys::vm_stats_13, tv.tv_usec: i64 = now.usec);
+            store_all(data, offset_of!(sys::vm_stats_13, statbuf), values);
         }
         Reply::StatDesc(desc) => {
             let at = offset_of!(sys::vm_stat_desc, desc);

@@ -8,7 +8,8 @@
 //!    checked, or into the errno that FreeBSD gives;
 //! 3. [`encode`] writes the [`Reply`] back into the structure.
 //!
-//! The numbers and layouts are FreeBSD 15's machine/vmm_dev.h, by way of `vmm_sys`.
+//! The numbers and layouts are FreeBSD 15's machine/vmm_dev.h, and those of FreeBSD 12 to
+//! 14 that a GENERIC kernel's module still takes, by way of `vmm_sys`.
 
 mod ctl;
 mod decode;

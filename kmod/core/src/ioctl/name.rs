@@ -35,14 +35,14 @@ impl VmName {
     }
 }
 
-/// The name of a device memory segment ("bootrom", "framebuffer"): 1 to VM_MAX_SUFFIXLEN
-/// bytes.
+/// The name of a device memory segment ("bootrom", "framebuffer"): 1 to 63 bytes as in
+/// FreeBSD 12's requests; since 13 they have room for VM_MAX_SUFFIXLEN (15).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SegName(String);
 
 impl SegName {
     /// The longest name, in bytes.
-    pub const MAX_LEN: usize = vmm_sys::VM_MAX_SUFFIXLEN as usize;
+    pub const MAX_LEN: usize = 63;
 
     /// `None` when the array begins with its terminator. ENAMETOOLONG without a
     /// terminator, EINVAL for what is no name.

@@ -31,6 +31,10 @@ pub enum Request {
         cpuset: UserPtr,
         cpuset_size: u64,
     },
+    /// [`super::Reply::Run13`]
+    Run13 {
+        vcpu: VcpuId,
+    },
     Suspend {
         how: SuspendHow,
     },
@@ -47,9 +51,11 @@ pub enum Request {
     },
 
     AllocMemseg(AllocMemseg),
-    /// [`super::Reply::Memseg`]
+    /// [`super::Reply::Memseg`]; ENAMETOOLONG if the name and its end are longer than
+    /// `name_size`.
     GetMemseg {
         segid: SegId,
+        name_size: usize,
     },
     MmapMemseg(Mapping),
     /// [`super::Reply::Mapping`]: the first mapping at `gpa` or above.
@@ -186,6 +192,10 @@ pub enum Request {
         vcpu: VcpuId,
         index: usize,
     },
+    /// [`super::Reply::Stats13`]
+    Stats13 {
+        vcpu: VcpuId,
+    },
     /// [`super::Reply::StatDesc`]; EINVAL when there is no such statistic.
     StatDesc {
         index: usize,
@@ -226,6 +236,7 @@ impl Request {
     pub const fn vcpu(&self) -> Option<VcpuId> {
         match *self {
             Self::Run { vcpu, .. }
+            | Self::Run13 { vcpu }
             | Self::SetCapability { vcpu, .. }
             | Self::GetCapability { vcpu, .. }
             | Self::Gla2gpa { vcpu, .. }
@@ -244,6 +255,7 @@ impl Request {
             | Self::GetKernemuDev { vcpu, .. }
             | Self::SetKernemuDev { vcpu, .. }
             | Self::Stats { vcpu, .. }
+            | Self::Stats13 { vcpu }
             | Self::SetX2apicState { vcpu, .. }
             | Self::GetX2apicState { vcpu }
             | Self::ActivateCpu { vcpu } => Some(vcpu),

@@ -96,6 +96,8 @@ table! {
     // command           ioctl                      vcpus  privilege
     // General.
     Run                 = VM_RUN                    , One  , None  , SERVED;
+    /// FreeBSD 13's layout.
+    Run13               = VM_RUN_13                 , One  , None  , SERVED;
     SetCapability       = VM_SET_CAPABILITY         , One  , None  , SERVED;
     GetCapability       = VM_GET_CAPABILITY         , One  , None  , SERVED;
     Suspend             = VM_SUSPEND                , None , None  , SERVED;
@@ -105,9 +107,13 @@ table! {
     Gla2gpa             = VM_GLA2GPA                , One  , None  , SERVED;
     Gla2gpaNofault      = VM_GLA2GPA_NOFAULT        , One  , None  , SERVED;
     AllocMemseg         = VM_ALLOC_MEMSEG           , All  , None  , SERVED;
+    /// FreeBSD 12's layout.
+    AllocMemseg12       = VM_ALLOC_MEMSEG_12        , All  , None  , SERVED;
     /// FreeBSD 14's layout.
     AllocMemseg14       = VM_ALLOC_MEMSEG_14        , All  , None  , SERVED;
     GetMemseg           = VM_GET_MEMSEG             , None , None  , SERVED;
+    /// FreeBSD 12's layout.
+    GetMemseg12         = VM_GET_MEMSEG_12          , None , None  , SERVED;
     /// FreeBSD 14's layout.
     GetMemseg14         = VM_GET_MEMSEG_14          , None , None  , SERVED;
     MmapMemseg          = VM_MMAP_MEMSEG            , All  , None  , SERVED;
@@ -149,6 +155,8 @@ table! {
     PptdevDisableMsix   = VM_PPTDEV_DISABLE_MSIX    , None , PptDev, absent(Errno::ENOENT);
     // Statistics.
     Stats               = VM_STATS                  , One  , None  , SERVED;
+    /// FreeBSD 13's layout.
+    Stats13             = VM_STATS_13               , One  , None  , SERVED;
     StatDesc            = VM_STAT_DESC              , None , None  , SERVED;
     // Devices and topology.
     SetX2apicState      = VM_SET_X2APIC_STATE       , One  , None  , SERVED;

@@ -44,6 +44,14 @@ fn run() {
     };
     assert_eq!(run.decode(), Ok(expected.clone()));
     assert_eq!(expected.vcpu(), Some(V3));
+    for (ioctl, expected) in [
+        (VM_RUN_13, Request::Run13 { vcpu: V3 }),
+        (VM_STATS_13, Request::Stats13 { vcpu: V3 }),
+    ] {
+        assert_eq!(Param::new(ioctl).i32(0, 3).decode(), Ok(expected.clone()));
+        assert_eq!(expected.vcpu(), Some(V3));
+        assert_eq!(Param::new(ioctl).i32(0, -1).decode(), Err(EINVAL));
+    }
 }
 
 #[test]

@@ -75,33 +75,39 @@ fn numa_policies() {
     }
 }
 
+/// struct vm_memseg_12 and vm_memseg_14: as vm_memseg, up to the end of name.
 #[test]
-fn segments_of_freebsd_14() {
-    let alloc = |segid, name: &str| {
-        let param = Param::new(VM_ALLOC_MEMSEG_14).i32(0, segid).u64(8, 0x1000);
-        segment(param.bytes(16, name.as_bytes()))
-    };
-    assert_eq!(alloc(0, "").unwrap().segid.index(), 0);
-    assert_eq!(alloc(1, "bootrom").unwrap().segid.index(), 8);
-    assert_eq!(alloc(3, "pcirom").unwrap().segid.index(), 10);
-    for segid in [4, i32::MAX, -8, i32::MIN] {
-        assert_eq!(alloc(segid, "x"), Err(EINVAL), "{segid}");
+fn segments_of_freebsd_12_and_14() {
+    for (ioctl, name_size) in [(VM_ALLOC_MEMSEG_12, 64), (VM_ALLOC_MEMSEG_14, 16)] {
+        let alloc = |segid, name: &str| {
+            let param = Param::new(ioctl).i32(0, segid).u64(8, 0x1000);
+            segment(param.bytes(16, name.as_bytes()))
+        };
+        assert_eq!(alloc(0, "").unwrap().segid.index(), 0);
+        assert_eq!(alloc(1, "bootrom").unwrap().segid.index(), 8);
+        assert_eq!(alloc(3, "pcirom").unwrap().segid.index(), 10);
+        for segid in [4, i32::MAX, -8, i32::MIN] {
+            assert_eq!(alloc(segid, "x"), Err(EINVAL), "{segid}");
+        }
+        let longest = "x".repeat(name_size - 1);
+        assert_eq!(alloc(1, &longest).unwrap().name.unwrap().as_str(), longest);
+        assert_eq!(alloc(1, &"x".repeat(name_size)), Err(ENAMETOOLONG));
+        assert!(alloc(1, &longest).unwrap().numa.is_none());
     }
-    let get = Param::new(VM_GET_MEMSEG_14).i32(0, 2).decode();
-    assert_eq!(
-        get,
-        Ok(Request::GetMemseg {
-            segid: SegId::from_raw(9).unwrap()
-        })
-    );
-    let get = Param::new(VM_GET_MEMSEG).i32(0, 9).decode();
-    assert_eq!(
-        get,
-        Ok(Request::GetMemseg {
-            segid: SegId::from_raw(9).unwrap()
-        })
-    );
-    assert_eq!(Param::new(VM_GET_MEMSEG).i32(0, 11).decode(), Err(EINVAL));
+    for (ioctl, raw, name_size) in [
+        (VM_GET_MEMSEG_12, 2, 64),
+        (VM_GET_MEMSEG_14, 2, 16),
+        (VM_GET_MEMSEG, 9, 16),
+    ] {
+        assert_eq!(
+            Param::new(ioctl).i32(0, raw).decode(),
+            Ok(Request::GetMemseg {
+                segid: SegId::from_raw(9).unwrap(),
+                name_size,
+            })
+        );
+        assert_eq!(Param::new(ioctl).i32(0, 11).decode(), Err(EINVAL));
+    }
 }
 
 /// struct vm_memmap: gpa 0, segid 8, segoff 16, len 24, prot 32, flags 36.

@@ -19,7 +19,7 @@ fn assert_valid(request: &Request) {
         Request::AllocMemseg(segment) => {
             pages(0, segment.len);
             if let Some(name) = &segment.name {
-                assert!((1..=15).contains(&name.as_str().len()));
+                assert!((1..=63).contains(&name.as_str().len()));
                 assert!(!name.as_str().contains(['/', ' ', '\0', '\n']));
             }
             if let Some(numa) = segment.numa {

@@ -54,37 +54,55 @@ fn capability_x2apic_intinfo() {
 
 #[test]
 fn memory_segments() {
-    for ioctl in [VM_GET_MEMSEG, VM_GET_MEMSEG_14] {
-        let data = answer(
-            ioctl,
-            &Reply::Memseg {
-                len: 0x20_0000,
-                name: "bootrom",
-            },
-        );
+    for (ioctl, name_size) in [
+        (VM_GET_MEMSEG, 16),
+        (VM_GET_MEMSEG_14, 16),
+        (VM_GET_MEMSEG_12, 64),
+    ] {
+        let answer = |len, name| {
+            let reply = Reply::Memseg {
+                len,
+                name,
+                name_size,
+            };
+            answer(ioctl, &reply)
+        };
+        let data = answer(0x20_0000, "bootrom");
         assert_eq!(i32_at(&data, 0), INPUT);
         assert_eq!(u64_at(&data, 8), 0x20_0000);
         assert_eq!(&data[16..24], b"bootrom\0");
-        let data = answer(
-            ioctl,
-            &Reply::Memseg {
-                len: 0x1000,
-                name: "0123456789abcde",
-            },
-        );
-        assert_eq!(&data[16..32], b"0123456789abcde\0");
-        let data = answer(
-            ioctl,
-            &Reply::Memseg {
-                len: 0x1000,
-                name: "",
-            },
-        );
+        let longest = "x".repeat(name_size - 1);
+        let data = answer(0x1000, &longest);
+        assert_eq!(&data[16..16 + name_size - 1], longest.as_bytes());
+        assert_eq!(data[16 + name_size - 1], 0);
+        let data = answer(0x1000, "");
         assert_eq!(data[16], 0);
         // No such segment: only the length says so.
-        let data = answer(ioctl, &Reply::Memseg { len: 0, name: "" });
+        let data = answer(0, "");
         assert_eq!((u64_at(&data, 8), data[16]), (0, 0x55));
     }
+}
+
+/// struct vm_run_13: cpuid 0, vm_exit 8; in it the union 16; in that an IPI's dmask 8.
+#[test]
+fn the_exit_in_freebsd_13s_structure() {
+    let exit = core::array::from_fn(|at| at as u8);
+    let targets: [u8; 128] = core::array::from_fn(|at| 200 - at as u8);
+    let run = |ipi_targets| {
+        let reply = Reply::Run13 {
+            exit: &exit,
+            ipi_targets,
+        };
+        answer(VM_RUN_13, &reply)
+    };
+    let data = run(None);
+    assert_eq!((data.len(), i32_at(&data, 0)), (144, INPUT));
+    assert_eq!(data[8..], exit);
+    // The vcpus from 256 on have no place.
+    let data = run(Some(&targets));
+    assert_eq!(data[8..32], exit[..24]);
+    assert_eq!(data[32..64], targets[..32]);
+    assert_eq!(data[64..], exit[56..]);
 }
 
 #[test]
@@ -136,6 +154,20 @@ fn statistics() {
         (1_763_661_600, 123_456)
     );
     assert_eq!((u64_at(&data, 32), u64_at(&data, 32 + 63 * 8)), (100, 163));
+    // cpuid 0, num_entries 4, tv 8, statbuf 24.
+    let data = answer(
+        VM_STATS_13,
+        &Reply::Stats13 {
+            now,
+            values: &values,
+        },
+    );
+    assert_eq!((i32_at(&data, 0), i32_at(&data, 4)), (INPUT, 64));
+    assert_eq!(
+        (u64_at(&data, 8), u64_at(&data, 16)),
+        (1_763_661_600, 123_456)
+    );
+    assert_eq!((u64_at(&data, 24), u64_at(&data, 24 + 63 * 8)), (100, 163));
     let data = answer(VM_STATS, &Reply::Stats { now, values: &[] });
     assert_eq!((i32_at(&data, 8), i32_at(&data, 32)), (0, INPUT));
     let data = answer(VM_STAT_DESC, &Reply::StatDesc("total number of vm exits"));

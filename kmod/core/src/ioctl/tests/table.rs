@@ -46,6 +46,7 @@ fn who_changes_memory_has_all_vcpus() {
             entry.command,
             Command::Reinit
                 | Command::AllocMemseg
+                | Command::AllocMemseg12
                 | Command::AllocMemseg14
                 | Command::MmapMemseg
                 | Command::MunmapMemseg
