@@ -85,7 +85,13 @@ void	*host_phys_to_virt(uint64_t hpa);
  * A memobj is a run of zero-filled pages that belongs to one VM: userland
  * mmaps it through the character devices, the core maps its pages into the
  * EPT.  It lives until the last hold is released, a userland mapping counting
- * as one, so a destroyed VM's memory stays valid for whoever still maps it. */
+ * as one, so a destroyed VM's memory stays valid for whoever still maps it.
+ *
+ * Pages that the core asks for are wired: the guest uses them by tables that
+ * the host's pager doesn't know.  Lest guests take all of the host's memory,
+ * there is a limit: on FreeBSD such a page counts as one that userland has
+ * wired, of which there may be vm.max_user_wired; on Linux all objects together
+ * may have four fifths of memory (or the module's max_guest_pages). */
 struct host_memobj;
 
 struct host_numa {		/* where pages come from; see domainset(9) */
@@ -108,11 +114,20 @@ int	host_memobj_create(uint64_t len, const struct host_numa *numa,
 void	host_memobj_hold(struct host_memobj *obj);
 /* May sleep only when it drops the last hold. */
 void	host_memobj_release(struct host_memobj *obj);
-/* Makes page number pindex resident and wired (it stays so until the object
- * dies) and describes it.  With want_large the host may answer with the 2 MiB
- * page around it if the object has all of it; it need not. */
+/* Makes page number pindex resident and wired (it stays so until it is
+ * unwired or the object dies) and describes it.  With want_large the host may
+ * answer with the 2 MiB page around it if the object has all of it; it need
+ * not.  HOST_ENOMEM at the limit. */
 int	host_memobj_page(struct host_memobj *obj, uint64_t pindex,
 	    bool want_large, struct host_page *out);
+/* Whether the limit leaves room for so many pages more, now; they are not set
+ * aside. */
+bool	host_memobj_room(uint64_t npages);
+/* Gives npages pages from pindex on back to the host's pager; they keep their
+ * contents.  The core uses no address of theirs any more, and asks nothing
+ * about the object meanwhile. */
+void	host_memobj_unwire(struct host_memobj *obj, uint64_t pindex,
+	    uint64_t npages);
 
 /* ---- Time --------------------------------------------------------------- */
 

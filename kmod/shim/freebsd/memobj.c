@@ -3,8 +3,10 @@
  *
  * memobj.c: guest memory.  A memobj is a swap-backed vm_object, which is what
  * userland maps, and a directory of the pages that the core has asked for.
- * Those are wired until the last hold on the memobj goes.  Userland's mappings
- * hold the vm_object and not the memobj: their pages stay, but may be paged.
+ * Those are wired until the core gives them back or the last hold on the memobj
+ * goes, and count as wired by userland, as VM_MAP_WIRE_USER has them counted.
+ * Userland's mappings hold the vm_object and not the memobj: their pages stay,
+ * but may be paged.
  */
 #include <sys/param.h>
 #include <sys/systm.h>
@@ -14,6 +16,7 @@
 #include <sys/refcount.h>
 #include <sys/rwlock.h>
 #include <sys/sx.h>
+#include <sys/vmmeter.h>
 
 #include <vm/vm.h>
 #include <vm/vm_param.h>
@@ -21,6 +24,7 @@
 #include <vm/pmap.h>
 #include <vm/vm_object.h>
 #include <vm/vm_page.h>
+#include <vm/vm_pageout.h>
 #include <vm/vm_pager.h>
 
 #include <machine/atomic.h>
@@ -36,7 +40,7 @@
  * One directory entry for each 2 MiB of the object: 0, or the first page of
  * a physically contiguous and aligned chunk that is wired as a whole, tagged
  * with CHUNK_LARGE, or a table of CHUNK_PAGES pages, NULL where there is none.
- * Entries are written once, under the lock, and read without it.
+ * Entries are written under the lock and read without it; a table stays.
  */
 struct host_memobj {
 	vm_object_t	 object;
@@ -56,6 +60,10 @@ static int	page_wire(struct host_memobj *obj, uint64_t pindex,
 		    vm_page_t *mp, bool *fresh);
 static bool	chunk_fill(struct host_memobj *obj, uint64_t first,
 		    vm_page_t *table);
+static u_long	chunk_unwire(struct host_memobj *obj, uint64_t chunk,
+		    uint64_t first, uint64_t end);
+static bool	user_wired_add(u_long npages);
+static void	user_wired_sub(u_long npages);
 
 int
 host_memobj_create(uint64_t len, const struct host_numa *numa,
@@ -128,9 +136,7 @@ host_memobj_hold(struct host_memobj *obj)
 void
 host_memobj_release(struct host_memobj *obj)
 {
-	vm_page_t m, *table;
-	uintptr_t entry;
-	uint64_t i, j;
+	uint64_t i;
 
 	if (!refcount_release(&obj->refs))
 		return;
@@ -139,22 +145,81 @@ host_memobj_release(struct host_memobj *obj)
 	 * behind, each of which is freed by being unwired.
 	 */
 	vm_object_deallocate(obj->object);
-	for (i = 0; i < howmany(obj->npages, CHUNK_PAGES); i++) {
-		entry = obj->dir[i];
-		if ((entry & CHUNK_LARGE) != 0) {
-			m = (vm_page_t)(entry & ~CHUNK_LARGE);
-			for (j = 0; j < CHUNK_PAGES; j++)
-				vm_page_unwire(m + j, PQ_ACTIVE);
-		} else if (entry != 0) {
-			table = (vm_page_t *)entry;
-			for (j = 0; j < CHUNK_PAGES; j++)
-				if (table[j] != NULL)
-					vm_page_unwire(table[j], PQ_ACTIVE);
-			free(table, M_VMM_RS);
-		}
-	}
+	host_memobj_unwire(obj, 0, obj->npages);
+	for (i = 0; i < howmany(obj->npages, CHUNK_PAGES); i++)
+		free((void *)obj->dir[i], M_VMM_RS);
 	sx_destroy(&obj->lock);
 	free(obj, M_VMM_RS);
+}
+
+bool
+host_memobj_room(uint64_t npages)
+{
+	const u_long wired = atomic_load_long(&vm_user_wire_count);
+
+	return (wired <= vm_page_max_user_wired &&
+	    npages <= vm_page_max_user_wired - wired);
+}
+
+void
+host_memobj_unwire(struct host_memobj *obj, uint64_t pindex, uint64_t npages)
+{
+	const uint64_t end = MIN(pindex + npages, obj->npages);
+	uint64_t chunk, next;
+	u_long unwired;
+
+	unwired = 0;
+	sx_xlock(&obj->lock);
+	for (; pindex < end; pindex = next) {
+		chunk = pindex / CHUNK_PAGES;
+		next = MIN((chunk + 1) * CHUNK_PAGES, end);
+		unwired += chunk_unwire(obj, chunk, pindex % CHUNK_PAGES,
+		    next - chunk * CHUNK_PAGES);
+	}
+	sx_xunlock(&obj->lock);
+	user_wired_sub(unwired);
+}
+
+/*
+ * Unwires the pages from first to before end of one chunk and returns how many
+ * were wired.  The chunk's other pages remain what they were.
+ */
+static u_long
+chunk_unwire(struct host_memobj *obj, uint64_t chunk, uint64_t first,
+    uint64_t end)
+{
+	const uintptr_t entry = obj->dir[chunk];
+	vm_page_t m, *table;
+	uint64_t i;
+	u_long unwired;
+
+	sx_assert(&obj->lock, SA_XLOCKED);
+	if (entry == 0)
+		return (0);
+	table = (vm_page_t *)entry;
+	if ((entry & CHUNK_LARGE) != 0) {
+		m = (vm_page_t)(entry & ~CHUNK_LARGE);
+		if (end - first == CHUNK_PAGES) {
+			atomic_store_rel_ptr(&obj->dir[chunk], 0);
+			for (i = 0; i < CHUNK_PAGES; i++)
+				vm_page_unwire(m + i, PQ_ACTIVE);
+			return (CHUNK_PAGES);
+		}
+		table = malloc(CHUNK_PAGES * sizeof(*table), M_VMM_RS,
+		    M_WAITOK);
+		for (i = 0; i < CHUNK_PAGES; i++)
+			table[i] = m + i;
+		atomic_store_rel_ptr(&obj->dir[chunk], (uintptr_t)table);
+	}
+	unwired = 0;
+	for (i = first; i < end; i++) {
+		if (table[i] == NULL)
+			continue;
+		vm_page_unwire(table[i], PQ_ACTIVE);
+		table[i] = NULL;
+		unwired++;
+	}
+	return (unwired);
 }
 
 struct vm_object *
@@ -259,6 +324,8 @@ page_wire(struct host_memobj *obj, uint64_t pindex, vm_page_t *mp, bool *fresh)
 {
 	int rv;
 
+	if (!user_wired_add(1))
+		return (ENOMEM);
 	VM_OBJECT_WLOCK(obj->object);
 	*fresh = vm_page_lookup(obj->object, pindex) == NULL;
 	rv = vm_page_grab_valid(mp, obj->object, pindex,
@@ -268,6 +335,8 @@ page_wire(struct host_memobj *obj, uint64_t pindex, vm_page_t *mp, bool *fresh)
 		vm_page_dirty(*mp);
 	VM_OBJECT_WUNLOCK(obj->object);
 
+	if (rv != VM_PAGER_OK)
+		user_wired_sub(1);
 	switch (rv) {
 	case VM_PAGER_OK:
 		return (0);
@@ -304,4 +373,25 @@ chunk_fill(struct host_memobj *obj, uint64_t first, vm_page_t *table)
 			return (false);
 	}
 	return (true);
+}
+
+/* As vm_map.c counts for mlock(2); false at vm.max_user_wired. */
+static bool
+user_wired_add(u_long npages)
+{
+	u_long wired;
+
+	wired = atomic_load_long(&vm_user_wire_count);
+	do {
+		if (npages + wired > vm_page_max_user_wired)
+			return (false);
+	} while (!atomic_fcmpset_long(&vm_user_wire_count, &wired,
+	    npages + wired));
+	return (true);
+}
+
+static void
+user_wired_sub(u_long npages)
+{
+	atomic_subtract_long(&vm_user_wire_count, npages);
 }

@@ -7,6 +7,7 @@
 #include <linux/gfp.h>
 #include <linux/io.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/nodemask.h>
 #include <linux/refcount.h>
@@ -17,6 +18,12 @@
 #include "shim.h"
 
 #define CHUNK_PAGES	(1UL << HOST_LARGE_ORDER)
+
+/* The pages of all objects, and how many they may have; 0: 4/5 of memory. */
+static atomic_long_t guest_pages = ATOMIC_LONG_INIT(0);
+static ulong max_guest_pages;
+module_param(max_guest_pages, ulong, 0644);
+MODULE_PARM_DESC(max_guest_pages, "pages that all guests may have together");
 
 /* sys/domainset.h of FreeBSD: its policies, and the sizes a mask may have. */
 enum domainset_policy {
@@ -93,6 +100,19 @@ void host_memobj_hold(struct host_memobj *obj)
 	refcount_inc(&obj->refs);
 }
 
+/* A mapping that is just being made may still have it. */
+static void page_free(struct page *page, unsigned int order)
+{
+	put_page(page);
+	atomic_long_sub(1L << order, &guest_pages);
+}
+
+/* Linux has no pager for these pages: they stay. */
+void host_memobj_unwire(struct host_memobj *obj, uint64_t pindex,
+			uint64_t npages)
+{
+}
+
 void host_memobj_release(struct host_memobj *obj)
 {
 	struct page *page;
@@ -101,7 +121,7 @@ void host_memobj_release(struct host_memobj *obj)
 	if (!refcount_dec_and_test(&obj->refs))
 		return;
 	xa_for_each(&obj->pages, index, page) {
-		put_page(page);
+		page_free(page, compound_order(page));
 		cond_resched();
 	}
 	xa_destroy(&obj->pages);
@@ -109,9 +129,22 @@ void host_memobj_release(struct host_memobj *obj)
 	kfree(obj);
 }
 
+static long guest_limit(void)
+{
+	return READ_ONCE(max_guest_pages) ?: totalram_pages() / 5 * 4;
+}
+
+bool host_memobj_room(uint64_t npages)
+{
+	const long room = guest_limit() - atomic_long_read(&guest_pages);
+
+	return room > 0 && npages <= room;
+}
+
 static struct page *page_alloc(struct host_memobj *obj, u64 pindex,
 			       unsigned int order, gfp_t gfp)
 {
+	struct page *page;
 	nodemask_t *nodes = &obj->nodes;
 	int node = numa_mem_id();
 	unsigned int skip;
@@ -135,8 +168,14 @@ static struct page *page_alloc(struct host_memobj *obj, u64 pindex,
 			node = next_node(node, obj->nodes);
 		break;
 	}
-	return __alloc_pages(GFP_KERNEL_ACCOUNT | __GFP_ZERO | gfp, order,
-			     node, nodes);
+	if (atomic_long_add_return(1L << order, &guest_pages) > guest_limit())
+		page = NULL;
+	else
+		page = __alloc_pages(GFP_KERNEL_ACCOUNT | __GFP_ZERO | gfp,
+				     order, node, nodes);
+	if (!page)
+		atomic_long_sub(1L << order, &guest_pages);
+	return page;
 }
 
 static int page_store(struct host_memobj *obj, u64 pindex, unsigned int order,
@@ -168,7 +207,7 @@ static struct page *populate_large(struct host_memobj *obj, u64 pindex)
 	if (!page)
 		return NULL;
 	if (page_store(obj, first, HOST_LARGE_ORDER, page)) {
-		put_page(page);
+		page_free(page, HOST_LARGE_ORDER);
 		return NULL;
 	}
 	return page;
@@ -183,7 +222,7 @@ static struct page *populate_small(struct host_memobj *obj, u64 pindex)
 	if (!page)
 		return NULL;
 	if (page_store(obj, pindex, 0, page)) {
-		put_page(page);
+		page_free(page, 0);
 		return NULL;
 	}
 	return page;

@@ -10,18 +10,18 @@ use crate::vm::memory::GuestMemory;
 const PROT_EXEC: i32 = 4;
 
 /// mmap(2) of /dev/vmm/NAME: `len` bytes of system memory at a guest-physical address.
-/// EINVAL unless one map holds them all.
+/// ENOENT unless one map holds them all, EINVAL if that is device memory.
 pub fn map_guest(
     memory: &GuestMemory,
     gpa: Gpa,
     len: u64,
     prot: i32,
 ) -> Result<(MemObj, u64), Errno> {
-    if prot & PROT_EXEC != 0 || len == 0 {
+    if prot & PROT_EXEC != 0 || !is_range(gpa.get(), len) {
         return Err(Errno::EINVAL);
     }
     let layout = memory.layout();
-    let map = layout.map_of(gpa, len).ok_or(Errno::EINVAL)?;
+    let map = layout.map_of(gpa, len).ok_or(Errno::ENOENT)?;
     let segment = layout.segment(map.segid).ok_or(Errno::EINVAL)?;
     if !segment.is_sysmem() {
         return Err(Errno::EINVAL);
@@ -39,11 +39,18 @@ pub fn map_device(
     len: u64,
     prot: i32,
 ) -> Result<(MemObj, u64), Errno> {
-    let end = offset.checked_add(len).ok_or(Errno::EINVAL)?;
-    if prot & PROT_EXEC != 0 || len == 0 || end > object.len() {
+    if prot & PROT_EXEC != 0 || !is_range(offset, len) || offset + len > object.len() {
         return Err(Errno::EINVAL);
     }
     Ok((object.clone(), offset))
+}
+
+/// Whether these are bytes that a vm_ooffset_t, 63 bits, can name.
+fn is_range(offset: u64, len: u64) -> bool {
+    len != 0
+        && offset
+            .checked_add(len)
+            .is_some_and(|end| end <= i64::MAX as u64)
 }
 
 /// read(2) and write(2) of /dev/vmm/NAME at a guest-physical address. Holes below the end

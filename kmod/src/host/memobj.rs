@@ -34,6 +34,12 @@ pub struct ObjPage {
     pub fresh: bool,
 }
 
+/// Whether the host's limit for guests leaves room for `len` bytes more.
+pub fn has_room_for(len: u64) -> bool {
+    // SAFETY: no precondition.
+    unsafe { ffi::host_memobj_room(len / PAGE_SIZE) }
+}
+
 /// Where the pages of an object come from (the NUMA fields of VM_ALLOC_MEMSEG).
 pub struct NumaPolicy<'a> {
     pub policy: i32,
@@ -69,7 +75,8 @@ impl MemObj {
     }
 
     /// The page at byte `offset`, made resident and wired; with `want_large` maybe the
-    /// 2 MiB page around it. EFAULT beyond the end. Context: thread.
+    /// 2 MiB page around it. EFAULT beyond the end, ENOMEM at the host's limit for guests.
+    /// Context: thread.
     pub fn page(&self, offset: u64, want_large: bool) -> Result<ObjPage, Errno> {
         if offset >= self.len {
             return Err(Errno::EFAULT);
@@ -93,6 +100,16 @@ impl MemObj {
             large: page.order != 0,
             fresh: page.fresh,
         })
+    }
+
+    /// Gives wired pages back to the host's pager: `len` bytes at `offset`, whole pages. They
+    /// keep their contents.
+    ///
+    /// No page table of a guest has them any more, and the caller sees to it that nothing
+    /// else is asked of the object meanwhile (its VM's layout is locked).
+    pub fn unwire(&self, offset: u64, len: u64) {
+        // SAFETY: self.raw is held; the caller's promise.
+        unsafe { ffi::host_memobj_unwire(self.raw.as_ptr(), offset / PAGE_SIZE, len / PAGE_SIZE) }
     }
 
     /// Copies bytes out of the object, making its pages resident.

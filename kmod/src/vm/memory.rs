@@ -4,7 +4,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vmm_core::cpu::paging::GuestMemory as PagingMemory;
 use vmm_core::ept::{Ept, MapError, MemType, PageSize, Prot};
@@ -15,8 +15,9 @@ use vmm_core::types::{Errno, Gpa, Hpa, PAGE_SIZE};
 
 use super::ops::EptSpace;
 use crate::host::mem::TablePages;
-use crate::host::memobj::{LARGE_PAGE_SIZE, MemObj, NumaPolicy};
+use crate::host::memobj::{LARGE_PAGE_SIZE, MemObj, NumaPolicy, has_room_for};
 use crate::host::sync::{SxLock, SxReadGuard};
+use crate::log_warn;
 
 /// A segment: memory with a number, and a name if it is device memory.
 pub struct Segment {
@@ -43,6 +44,8 @@ pub struct GuestMemory {
     ept: SxLock<Ept<TablePages>>,
     /// What the backend needs of the EPT.
     pub space: Arc<EptSpace>,
+    /// The log says already that the host gives this VM no more memory.
+    warned: AtomicBool,
 }
 
 impl GuestMemory {
@@ -56,6 +59,7 @@ impl GuestMemory {
             layout: SxLock::new(c"vm memsegs", Layout::default())?,
             ept: SxLock::new(c"vm ept", ept)?,
             space,
+            warned: AtomicBool::new(false),
         })
     }
 
@@ -90,7 +94,9 @@ impl GuestMemory {
         self.layout.write().segments[id.index()] = None;
     }
 
-    /// VM_MMAP_MEMSEG. ENOSPC: no free map; ENOMEM: overlaps another (as vm_map_insert).
+    /// VM_MMAP_MEMSEG. ENOSPC: no free map; ENOMEM: overlaps another (as vm_map_insert), or
+    /// the host has not so many pages for a wired one (as vm_map_wire); EFAULT: wired, but
+    /// not readable.
     pub fn map(&self, map: Mapping) -> Result<(), Errno> {
         let mut layout = self.layout.write();
         let segment = layout.segment(map.segid).ok_or(Errno::EINVAL)?;
@@ -104,7 +110,10 @@ impl GuestMemory {
             return Err(Errno::ENOMEM);
         }
         if map.wired {
-            populate(&segment.object, map.segoff, map.len)?;
+            if let Err(error) = self.fill_all(&map, &segment.object) {
+                self.forget(&mut layout, &map);
+                return Err(error);
+            }
         }
         let at = layout.maps.partition_point(|other| other.gpa < map.gpa);
         layout.maps.insert(at, map);
@@ -120,23 +129,21 @@ impl GuestMemory {
             .position(|m| m.gpa == gpa && m.len == len)
             .ok_or(Errno::EINVAL)?;
         let map = layout.maps.remove(at);
-        self.forget(&map);
+        self.forget(&mut layout, &map);
         Ok(())
     }
 
     /// Removes the maps of device memory, which a reset guest places anew (VM_REINIT).
     pub fn unmap_devices(&self) {
         let mut layout = self.layout.write();
-        let Layout { segments, maps } = &mut *layout;
-        maps.retain(|map| {
-            let keep = segments[map.segid.index()]
-                .as_ref()
-                .is_some_and(Segment::is_sysmem);
-            if !keep {
-                self.forget(map);
-            }
-            keep
-        });
+        let (kept, devices) = core::mem::take(&mut layout.maps)
+            .into_iter()
+            .partition(|map| layout.segment(map.segid).is_some_and(Segment::is_sysmem));
+        layout.maps = kept;
+        let devices: Vec<Mapping> = devices;
+        for map in &devices {
+            self.forget(&mut layout, map);
+        }
     }
 
     /// Maps a page that is no segment's for as long as the VM lives: the APIC-access page.
@@ -162,8 +169,45 @@ impl GuestMemory {
             return Ok(false);
         }
         let object = &layout.segment(map.segid).ok_or(Errno::EFAULT)?.object;
+        let large = self.fill(map, object, gpa)?;
+        stats.incr(if large {
+            Stat::EptFill2m
+        } else {
+            Stat::EptFill4k
+        });
+        Ok(true)
+    }
+
+    /// VM_MEMMAP_F_WIRED: all of a map before the guest touches it.
+    fn fill_all(&self, map: &Mapping, object: &MemObj) -> Result<(), Errno> {
+        if !map.prot.intersects(MapProt::READ | MapProt::EXEC) {
+            return Err(Errno::EFAULT);
+        }
+        // Said before the host is filled up, as far as it can be known.
+        if !has_room_for(map.len) {
+            self.warn_of(Errno::ENOMEM);
+            return Err(Errno::ENOMEM);
+        }
+        let mut gpa = map.gpa;
+        while gpa < map.gpa_end() {
+            let size = match self.fill(map, object, gpa) {
+                Ok(true) => LARGE_PAGE_SIZE,
+                Ok(false) => PAGE_SIZE,
+                Err(Errno::ENOMEM) => return Err(Errno::ENOMEM),
+                Err(_) => return Err(Errno::EFAULT),
+            };
+            gpa = Gpa((gpa.get() / size + 1) * size);
+        }
+        Ok(())
+    }
+
+    /// Puts the page at `gpa`, made resident if it isn't, into the EPT; true if that is a
+    /// 2 MiB page.
+    fn fill(&self, map: &Mapping, object: &MemObj, gpa: Gpa) -> Result<bool, Errno> {
         let place = place(map, gpa);
-        let page = object.page(place.offset, place.large)?;
+        let page = object
+            .page(place.offset, place.large)
+            .inspect_err(|error| self.warn_of(*error))?;
         let prot = ept_prot(map.prot);
         let mut ept = self.ept.write();
         let mut large = page.large && place.large;
@@ -197,12 +241,18 @@ impl GuestMemory {
                 Err(MapError::Invalid) => return Err(Errno::EFAULT),
             }
         }
-        stats.incr(if large {
-            Stat::EptFill2m
-        } else {
-            Stat::EptFill4k
-        });
-        Ok(true)
+        Ok(large)
+    }
+
+    /// Says once for each VM why it can't go on.
+    fn warn_of(&self, error: Errno) {
+        if error == Errno::ENOMEM && !self.warned.swap(true, Ordering::Relaxed) {
+            log_warn!(
+                "a VM gets no more memory than its {} MiB: guests together have as much as the \
+                 host wires for them (FreeBSD: sysctl vm.max_user_wired, in pages)",
+                self.mapped_bytes() >> 20
+            );
+        }
     }
 
     /// Copies guest memory; pages need not have been touched before. EFAULT where there is
@@ -235,12 +285,19 @@ impl GuestMemory {
         self.ept.read().mapped_bytes()
     }
 
-    fn forget(&self, map: &Mapping) {
+    /// Ends what the guest has of a map that is not in the layout any more, and gives back
+    /// the pages that no other map shows. (No vcpu runs: all are frozen.)
+    fn forget(&self, layout: &mut Layout, map: &Mapping) {
         let unmapped = self.ept.write().unmap(map.gpa, map.len);
         // A leaf never reaches beyond its map, so none has to be split.
         assert!(unmapped.is_ok(), "unmapping {map:?}: {unmapped:?}");
         // Every CPU that enters this VM again drops what it cached (EptSpace).
         self.space.generation.fetch_add(1, Ordering::SeqCst);
+        if let Some(segment) = &layout.segments[map.segid.index()] {
+            for (offset, len) in map.parts_only_here(&layout.maps) {
+                segment.object.unwire(offset, len);
+            }
+        }
     }
 }
 
@@ -323,8 +380,9 @@ fn allows(map: &Mapping, access: Access) -> bool {
 }
 
 fn ept_prot(prot: MapProt) -> Prot {
-    let mut ept = Prot::empty();
-    ept.set(Prot::READ, prot.contains(MapProt::READ));
+    // An EPT entry that is not readable is none that the CPU takes, or all that it takes is
+    // execution (SDM vol. 3C, 29.3.3.1): as FreeBSD's pmap, what is there can be read.
+    let mut ept = Prot::READ;
     ept.set(Prot::WRITE, prot.contains(MapProt::WRITE));
     ept.set(Prot::EXECUTE, prot.contains(MapProt::EXEC));
     ept
@@ -345,20 +403,4 @@ fn place(map: &Mapping, gpa: Gpa) -> Place {
         offset,
         large: inside && offset % LARGE_PAGE_SIZE == gpa.get() % LARGE_PAGE_SIZE,
     }
-}
-
-/// Makes a range of an object resident (VM_MEMMAP_F_WIRED).
-fn populate(object: &MemObj, offset: u64, len: u64) -> Result<(), Errno> {
-    let end = offset + len;
-    let mut at = offset;
-    while at < end {
-        let page = object.page(at, true)?;
-        let size = if page.large {
-            LARGE_PAGE_SIZE
-        } else {
-            PAGE_SIZE
-        };
-        at = (at / size + 1) * size;
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@ mod emulate_faults;
 mod exits;
 mod lifecycle;
 mod machine;
+mod mapping;
 mod memory;
 mod registers;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         emulate_faults::TESTS,
         registers::TESTS,
         memory::TESTS,
+        mapping::TESTS,
         abi::TESTS,
         compat::TESTS,
         devices::TESTS,

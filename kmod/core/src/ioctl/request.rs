@@ -1,5 +1,7 @@
 //! Every request that /dev/vmm/NAME serves, with fields that can't be wrong.
 
+use alloc::vec::Vec;
+
 use crate::devices::lapic::Lvt;
 use crate::devices::{ApicMessage, Drive, Trigger};
 use crate::exit::{Access, SuspendHow};
@@ -361,6 +363,26 @@ impl Mapping {
 
     pub const fn overlaps(&self, other: &Self) -> bool {
         self.gpa.0 < other.gpa_end().0 && other.gpa.0 < self.gpa_end().0
+    }
+
+    /// The parts of the segment, as offset and length, that this map shows and none of
+    /// `others` does.
+    pub fn parts_only_here(&self, others: &[Self]) -> Vec<(u64, u64)> {
+        let mut shown: Vec<&Self> = others.iter().filter(|o| o.segid == self.segid).collect();
+        shown.sort_by_key(|other| other.segoff);
+        let mut parts = Vec::new();
+        let mut at = self.segoff;
+        for other in shown {
+            let end = other.segoff.min(self.segoff_end());
+            if at < end {
+                parts.push((at, end - at));
+            }
+            at = at.max(other.segoff_end());
+        }
+        if at < self.segoff_end() {
+            parts.push((at, self.segoff_end() - at));
+        }
+        parts
     }
 }
 

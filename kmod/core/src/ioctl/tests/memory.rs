@@ -200,6 +200,34 @@ fn overlapping_mappings() {
 }
 
 #[test]
+fn what_of_a_segment_only_one_map_shows() {
+    let map = |segid, segoff, len| match mmap(0, segoff, len).i32(8, segid).decode() {
+        Ok(Request::MmapMemseg(mapping)) => mapping,
+        other => panic!("{other:?}"),
+    };
+    let this = map(0, 0x4000, 0x4000);
+    let whole = [(0x4000, 0x4000)];
+    assert_eq!(this.parts_only_here(&[]), whole);
+    // Another segment; right before and right behind.
+    let others = [
+        map(1, 0, 0x10_0000),
+        map(0, 0, 0x4000),
+        map(0, 0x8000, 0x1000),
+    ];
+    assert_eq!(this.parts_only_here(&others), whole);
+    assert_eq!(this.parts_only_here(&[this]), []);
+    assert_eq!(this.parts_only_here(&[map(0, 0, 0x10_0000)]), []);
+    // In the middle, over both edges, over one another.
+    let middle = [map(0, 0x5000, 0x1000)];
+    let expected = [(0x4000, 0x1000), (0x6000, 0x2000)];
+    assert_eq!(this.parts_only_here(&middle), expected);
+    let edges = [map(0, 0x7000, 0x2000), map(0, 0x3000, 0x2000)];
+    assert_eq!(this.parts_only_here(&edges), [(0x5000, 0x2000)]);
+    let nested = [map(0, 0x5000, 0x1000), map(0, 0x3000, 0x4000)];
+    assert_eq!(this.parts_only_here(&nested), [(0x7000, 0x1000)]);
+}
+
+#[test]
 fn unmapping_and_looking() {
     let munmap = |gpa, len| {
         Param::new(VM_MUNMAP_MEMSEG)
