@@ -19,6 +19,7 @@ mod kill;
 mod leaks;
 mod life;
 mod linux;
+mod memory;
 mod models;
 mod network;
 mod options;
