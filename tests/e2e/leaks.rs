@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::host::{Host, bhyve, on_host, one_cpu};
+use crate::host::{Host, bhyve, on_bare_host, on_host, one_cpu};
 
 /// What the host's kernel has in use, in KiB, after dropping caches, by what it is used for.
 pub struct Memory(BTreeMap<String, i64>);
@@ -69,5 +69,34 @@ fn fifty_vms_created_run_and_destroyed_lose_no_memory() {
         let lost = Memory::of(host).lost_since(&before);
         assert!(lost >= 150, "a VM costs only {lost} KiB");
         host.destroy("guest0");
+    });
+}
+
+/// Also the memory that is wired, that a process still maps when its VM is destroyed, and that
+/// has names.
+#[test]
+#[cfg_attr(
+    not(freebsd_host),
+    ignore = "Linux loads the lab's module, with what it has for debuggers, too slowly"
+)]
+fn a_hundred_rounds_of_load_use_and_unload_lose_no_memory() {
+    on_bare_host(one_cpu(), |host| {
+        let rounds = |host: &mut Host, count: u32| {
+            let output = host.run_within(
+                Duration::from_secs(900),
+                &format!(
+                    "for i in $(seq {count}); do
+                        load_module && vmmtest wired device_segments survives a_guest_by >/tmp/log 2>&1 &&
+                            unload_module || {{ cat /tmp/log; exit 1; }}
+                    done"
+                ),
+            );
+            assert!(output.success(), "{output}");
+        };
+        rounds(host, 10);
+        let before = Memory::of(host);
+        rounds(host, 100);
+        // One page for each load would be 400.
+        Memory::of(host).assert_lost_less_than(300, &before);
     });
 }

@@ -5,6 +5,7 @@
 use vmm_rs_e2e::lab::{CpuModel, FeatureControl, LabConfig};
 
 use crate::host::{Host, on_bare_host, two_cpus};
+use crate::leaks::Memory;
 
 /// Tries twice: the first try must not have left anything in the second one's way.
 fn refuses(host: &mut Host, because: &str) {
@@ -46,6 +47,30 @@ fn a_cpu_without_ept_is_refused() {
         CpuModel::Core2PenrynT9600,
         "cannot use VT-x: this CPU has no EPT",
     );
+}
+
+#[test]
+#[cfg_attr(
+    not(freebsd_host),
+    ignore = "Linux loads the lab's module, with what it has for debuggers, too slowly"
+)]
+fn a_hundred_refused_loads_lose_no_memory() {
+    let config = LabConfig {
+        cpu_model: CpuModel::Core2PenrynT9600,
+        ..LabConfig::default()
+    };
+    on_bare_host(config, |host| {
+        let loads = |host: &mut Host, count: u32| {
+            host.check(&format!(
+                "for i in $(seq {count}); do ! load_module 2>/tmp/log || exit 1; done"
+            ));
+        };
+        loads(host, 10);
+        let before = Memory::of(host);
+        loads(host, 100);
+        // One page for each load would be 400.
+        Memory::of(host).assert_lost_less_than(200, &before);
+    });
 }
 
 #[test]

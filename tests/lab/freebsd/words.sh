@@ -39,11 +39,20 @@ vcpu_affinity() {
 }
 # The kernel's memory in use, "NAME KIB" each.
 kernel_memory() {
+	# Nobody reads the messages for devd(8), so each load would leave some.
+	sysctl hw.bus.devctl_queue=0 >/dev/null
 	sleep 2
 	sync
 	sysctl -n vm.stats.vm.v_wire_count | awk '{ print "wired", 4 * $1 }'
 	# InUse times the size classes is MemUse, rounded up to KiB for each type.
 	vmstat -m | awk 'NR > 1 { for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+$/) { kib += $(i + 1); break } } END { print "malloc", kib + 0 }'
+}
+# limit_guest_memory PAGES: guests get so many more together; without PAGES as many as at first.
+limit_guest_memory() {
+	[ -e /tmp/.max_user_wired ] || sysctl -n vm.max_user_wired >/tmp/.max_user_wired
+	limit=$(cat /tmp/.max_user_wired)
+	[ $# = 0 ] || limit=$(($(sysctl -n vm.stats.vm.v_user_wire_count) + $1))
+	sysctl vm.max_user_wired="$limit" >/dev/null
 }
 # verify_records DISK COUNT: the first COUNT records of guestcheck are in a Linux guest's
 # disk, as a guest sees it: there is no driver for the journal here.

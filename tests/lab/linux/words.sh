@@ -42,6 +42,8 @@ kernel_memory() {
 		/^(SUnreclaim|VmallocUsed|Percpu|PageTables|KernelStack|Shmem):/ { sub(":", "", $1); print $1, $2 }
 	' /proc/meminfo
 }
+# limit_guest_memory PAGES: guests get so many more together; without PAGES as many as at first.
+limit_guest_memory() { echo "${1-0}" >/sys/module/vmm_rs/parameters/max_guest_pages; }
 # verify_records DISK COUNT: the first COUNT records of guestcheck are in a Linux guest's disk.
 verify_records() (
 	insmod /linux/loop.ko
