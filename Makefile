@@ -9,7 +9,14 @@ MAKEFLAGS += -j2
 .PHONY: all help setup ko lab-module userland freebsd-userland guests lab-userland image linux-guest check-ko \
 	freebsd-image-parts run demo lab test freebsd-test fuzz bench fmt lint install uninstall clean
 
-all: ko userland lab-module freebsd-userland ## everything for this machine: vmm_rs.ko for FreeBSD, lab module, userland
+# What a host builds, and what its tests need. The Linux lab's parts are Debian's.
+OS != uname -s
+ALL_Linux = ko userland lab-module freebsd-userland
+ALL_FreeBSD = ko freebsd-userland
+TESTED_Linux = linux-guest freebsd-userland check-ko
+TESTED_FreeBSD = guests freebsd-userland check-ko
+
+all: $(ALL_$(OS)) ## everything for this machine: vmm_rs.ko for FreeBSD, lab module, userland
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | \
@@ -55,7 +62,7 @@ demo: image ## the life of a VM step by step, in the lab, with a small guest pro
 lab: linux-guest ## an interactive shell on the lab host; `exit` leaves
 	@cargo run --quiet --bin lab -- shell
 
-test: linux-guest freebsd-userland check-ko ## all tests: unit tests here, link check, end-to-end tests in the lab
+test: $(TESTED_$(OS)) ## all tests: unit tests here, link check, end-to-end tests in the lab
 	@tests/run-tests
 
 freebsd-test: ## the end-to-end tests on a FreeBSD host; FREEBSD=<folder with kernel.txz and base.txz>, or they are fetched

@@ -62,6 +62,7 @@ fn interrupts_come_the_same_in_every_way_of_apic_virtualization() {
 
 /// The module says what it uses; on this CPU there is no virtual-interrupt delivery.
 #[test]
+#[cfg_attr(native_host, ignore = "needs another CPU than this one")]
 fn a_cpu_without_interrupt_delivery_uses_its_tpr_shadow() {
     let config = LabConfig {
         cpu_model: CpuModel::SandyBridge2600k,

@@ -56,6 +56,7 @@ exit $status
 "#;
 
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn programs_of_host_and_guest_talk_by_ports_and_by_a_terminal() {
     on_linux_host(one_cpu(), |host| {
         host.check(&format!("cat >/tmp/script <<'END'\n{GUEST}\nEND"));

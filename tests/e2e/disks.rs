@@ -29,6 +29,7 @@ echo after CD $(sum /linux/cd)
 exit $status";
 
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn what_a_guest_writes_and_reads_is_what_the_images_hold() {
     on_linux_host(one_cpu(), |host| {
         let mut output = host.run_within(LIMIT, SCRIPT);

@@ -40,6 +40,10 @@ fn assert_found(host: &mut Host, bhyve: &str, memory: &str) -> String {
 }
 
 #[test]
+#[cfg_attr(
+    freebsd_host,
+    ignore = "there userboot loads from disks, and wants the scripts of a whole FreeBSD"
+)]
 fn the_seed_articles_session_runs_as_printed() {
     on_host(large(), |host| {
         host.check("cp /freebsd/disk diskdev");
@@ -73,7 +77,9 @@ fn a_kernel_is_found_behind_partition_tables_on_a_cd_and_in_a_directory() {
             // The second disk has it, and the first none that can be read.
             ("-d /bin/sh -d /freebsd/disk", "disk1:"),
         ] {
-            host.check(&format!("bhyveload -m 64 -e from=e2e {volume} guest0"));
+            host.check(&format!(
+                "bhyveload --loader=native -m 64 -e from=e2e {volume} guest0"
+            ));
             let text = assert_found(
                 host,
                 "bhyve -m 64 -l com1,stdio guest0",
@@ -117,18 +123,24 @@ fn what_is_no_kernel_creates_no_vm() {
         for (line, says) in [
             (
                 "mkdir -p /tmp/no/boot/kernel && cp /bin/sh /tmp/no/boot/kernel/kernel && \
-                 bhyveload -h /tmp/no guest0",
+                 bhyveload --loader=native -h /tmp/no guest0",
                 "host0:/boot/kernel/kernel: ",
             ),
-            ("bhyveload -h /tmp guest0", "host0 has no kernel"),
             (
-                "bhyveload -d /bin/sh guest0",
+                "bhyveload --loader=native -h /tmp guest0",
+                "host0 has no kernel",
+            ),
+            (
+                "bhyveload --loader=native -d /bin/sh guest0",
                 "/bin/sh: disk0 has neither UFS",
             ),
-            ("bhyveload -d /no/disk guest0", "Could not open '/no/disk'"),
+            (
+                "bhyveload --loader=native -d /no/disk guest0",
+                "Could not open '/no/disk'",
+            ),
             ("bhyveload guest0", "nothing to load"),
             (
-                "bhyveload -m 2 -h /freebsd/root guest0",
+                "bhyveload --loader=native -m 2 -h /freebsd/root guest0",
                 "no room: it takes 0x200000",
             ),
         ] {

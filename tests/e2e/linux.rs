@@ -132,16 +132,19 @@ pub fn assert_no_complaint(output: &Output) {
 }
 
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn a_guest_with_one_cpu_in_128_mib_works_on_two_host_cpus() {
     works(two_cpus(), 1, "128M");
 }
 
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn a_guest_with_two_cpus_works_on_two_host_cpus() {
     works(two_cpus(), 2, "256M");
 }
 
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn a_guest_with_four_cpus_works_on_two_host_cpus() {
     works(two_cpus(), 4, "256M");
 }
@@ -149,6 +152,7 @@ fn a_guest_with_four_cpus_works_on_two_host_cpus() {
 /// On a host with a fifth of it: memory is there when it is touched. What lies above 4 GiB
 /// is used as well.
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn a_guest_has_5_gib_of_memory() {
     on_linux_host(one_cpu(), |host| {
         let script = "
@@ -169,6 +173,7 @@ fn a_guest_has_5_gib_of_memory() {
 /// What the guest's clock says when 60 of its seconds have passed, against the host's; then
 /// a reboot, after which everything is as after a start.
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn the_clock_keeps_time_and_a_reboot_comes_back() {
     on_linux_host(one_cpu(), |host| {
         let script = "
@@ -223,6 +228,7 @@ fn the_clock_keeps_time_and_a_reboot_comes_back() {
 /// A panic that reboots is a reset (bhyve's status 0), a triple fault its own end (3); both
 /// leave a VM that can be loaded again.
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn a_panic_is_a_reset_and_a_triple_fault_is_told() {
     on_linux_host(one_cpu(), |host| {
         let output = run_guest(
@@ -254,6 +260,7 @@ fn a_panic_is_a_reset_and_a_triple_fault_is_told() {
 /// The first SIGTERM is the power button, which the guest sees; a guest that doesn't care is
 /// stopped by the second one.
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn sigterm_is_the_power_button_and_the_second_one_stops_the_guest() {
     on_linux_host(one_cpu(), |host| {
         let script = "
@@ -291,6 +298,7 @@ fn sigterm_is_the_power_button_and_the_second_one_stops_the_guest() {
 /// bhyve killed while the guest writes and flushes: what the guest's program had been told
 /// is on the disk is there, in a file system that mounts.
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn what_was_flushed_is_on_the_disk_when_bhyve_is_killed() {
     on_linux_host(one_cpu(), |host| {
         host.check("echo 'guestcheck write /root/records' >/tmp/script");
@@ -316,6 +324,7 @@ fn what_was_flushed_is_on_the_disk_when_bhyve_is_killed() {
 /// one's is used: the others' XSAVE areas have sizes that the kernel doesn't trust), each with a disk of its own, while a program of the host uses
 /// the vector registers as they do: nobody sees another one's values.
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn two_guests_and_the_host_keep_their_vector_registers_and_disks() {
     let config = LabConfig {
         cpu_model: CpuModel::Haswell4770,

@@ -6,6 +6,7 @@ use vmm_rs_e2e::lab::{CpuModel, LabConfig};
 use crate::host::on_host;
 
 #[test]
+#[cfg_attr(native_host, ignore = "needs other CPUs than this one")]
 fn the_same_bytes_give_the_same_result_on_every_cpu_model() {
     let mut results = Vec::new();
     for cpu_model in [

@@ -20,6 +20,7 @@ fn runs_on(host: &mut Host, options: &str) -> String {
 }
 
 #[test]
+#[cfg_attr(native_host, ignore = "needs a host with two CPUs")]
 fn vcpus_are_pinned_to_the_host_cpus_that_options_name() {
     on_host(two_cpus(), |host| {
         for (options, cpus) in [
@@ -45,6 +46,7 @@ fn vcpus_are_pinned_to_the_host_cpus_that_options_name() {
 /// 2013's -x: both vcpus of Debian's kernel run on one host CPU, in turns, and neither waits
 /// for the other in vain.
 #[test]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
 fn vcpus_that_take_turns_on_one_host_cpu_work_together() {
     let config = LabConfig {
         cpus: 2,

@@ -34,6 +34,7 @@ fn refuses_on(cpu_model: CpuModel, because: &str) {
 }
 
 #[test]
+#[cfg_attr(native_host, ignore = "needs another CPU than this one")]
 fn a_cpu_without_vt_x_is_refused() {
     refuses_on(
         CpuModel::Prescott336,
@@ -42,6 +43,7 @@ fn a_cpu_without_vt_x_is_refused() {
 }
 
 #[test]
+#[cfg_attr(native_host, ignore = "needs another CPU than this one")]
 fn a_cpu_without_ept_is_refused() {
     refuses_on(
         CpuModel::Core2PenrynT9600,
@@ -54,6 +56,7 @@ fn a_cpu_without_ept_is_refused() {
     not(freebsd_host),
     ignore = "Linux loads the lab's module, with what it has for debuggers, too slowly"
 )]
+#[cfg_attr(native_host, ignore = "needs another CPU than this one")]
 fn a_hundred_refused_loads_lose_no_memory() {
     let config = LabConfig {
         cpu_model: CpuModel::Core2PenrynT9600,
@@ -74,6 +77,7 @@ fn a_hundred_refused_loads_lose_no_memory() {
 }
 
 #[test]
+#[cfg_attr(native_host, ignore = "needs another CPU than this one")]
 fn a_cpu_without_unrestricted_guest_is_refused() {
     refuses_on(
         CpuModel::Lynnfield750,
@@ -82,6 +86,7 @@ fn a_cpu_without_unrestricted_guest_is_refused() {
 }
 
 #[test]
+#[cfg_attr(native_host, ignore = "needs another firmware than this one")]
 fn vt_x_that_the_firmware_has_turned_off_is_refused() {
     let config = LabConfig {
         feature_control: FeatureControl::LockedOff,
