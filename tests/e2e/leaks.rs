@@ -77,7 +77,7 @@ fn fifty_vms_created_run_and_destroyed_lose_no_memory() {
 #[test]
 #[cfg_attr(
     not(freebsd_host),
-    ignore = "Linux loads the lab's module, with what it has for debuggers, too slowly"
+    ignore = "minutes more on the Linux host, where life:: has a hundred loads"
 )]
 fn a_hundred_rounds_of_load_use_and_unload_lose_no_memory() {
     on_bare_host(one_cpu(), |host| {

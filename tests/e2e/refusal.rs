@@ -54,7 +54,7 @@ fn a_cpu_without_ept_is_refused() {
 #[test]
 #[cfg_attr(
     not(freebsd_host),
-    ignore = "Linux loads the lab's module, with what it has for debuggers, too slowly"
+    ignore = "minutes more on the Linux host, which is refused twice above"
 )]
 #[cfg_attr(native_host, ignore = "needs another CPU than this one")]
 fn a_hundred_refused_loads_lose_no_memory() {
