@@ -9,6 +9,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
 
 #[test]
+#[cfg_attr(freebsd_host, ignore = "FreeBSD's CPUs don't go offline")]
 fn guests_run_on_a_cpu_that_came_online_after_the_module() {
     on_bare_host(two_cpus(), |host| {
         host.check(&format!("echo 0 >{ONLINE}"));

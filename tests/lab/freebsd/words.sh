@@ -44,7 +44,7 @@ kernel_memory() {
 	sleep 2
 	sync
 	sysctl -n vm.stats.vm.v_wire_count | awk '{ print "wired", 4 * $1 }'
-	# InUse times the size classes is MemUse, rounded up to KiB for each type.
+	# The number behind InUse is MemUse in KiB; a type's name may have several words.
 	vmstat -m | awk 'NR > 1 { for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+$/) { kib += $(i + 1); break } } END { print "malloc", kib + 0 }'
 }
 # limit_guest_memory PAGES: guests get so many more together; without PAGES as many as at first.
