@@ -14,6 +14,7 @@ use spin::Once;
 use vmm_core::devices::chipset::Chipset;
 use vmm_core::devices::lapic::{Lvt, Signal, lowest_priority};
 use vmm_core::devices::{ApicMessage, DeliveryMode, Destination, Nanos, Wires};
+use vmm_core::stats::Stat;
 use vmm_core::types::{Errno, VcpuId, Vector};
 
 use super::cpuset::CpuSet;
@@ -202,7 +203,12 @@ impl Bus {
                 vcpu.notify();
             }
         };
+        let from = sender.and_then(|id| self.vcpus[id.index()].get());
         let post = |vcpu: &Link| {
+            if let Some(from) = from {
+                from.stats.incr(Stat::VlapicIpiSend);
+                vcpu.stats.incr(Stat::VlapicIpiRecv);
+            }
             vcpu.inbox.post(message.vector, message.trigger);
             notify(vcpu);
         };

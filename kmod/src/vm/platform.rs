@@ -8,7 +8,6 @@ use vmm_core::devices::chipset::Chipset;
 use vmm_core::devices::lapic::{ApicEffect, Signal};
 use vmm_core::devices::{ApicMessage, DeliveryMode, Nanos};
 use vmm_core::exit::{ExitKind, VmExit};
-use vmm_core::stats::Stat;
 use vmm_core::types::{Errno, VcpuId, Vector};
 use vmm_core::vcpu::Capability;
 
@@ -73,7 +72,6 @@ impl Platform for VcpuPlatform<'_> {
 
 impl VcpuPlatform<'_> {
     fn send_ipi(&self, message: &ApicMessage) -> Option<ExitKind> {
-        self.vcpu.stats.incr(Stat::VlapicIpiSend);
         let devices = &self.vm.devices;
         match message.mode {
             DeliveryMode::Fixed

@@ -28,7 +28,6 @@ use crate::host::time::Timer;
 
 pub struct Vcpu {
     link: Arc<Link>,
-    pub stats: VcpuStats,
     /// The destinations of the INIT or start-up IPI that the vcpu has just sent.
     pub ipi_targets: CpuSet,
     /// Of the local APIC.
@@ -43,6 +42,7 @@ pub struct Link {
     pub requests: RunRequests,
     /// The local APIC's.
     pub inbox: Arc<Inbox>,
+    pub stats: Arc<VcpuStats>,
     state: StateWord,
     /// Where the vcpu's own thread sleeps (HLT, waiting for the others to suspend).
     sleep: WaitQueue,
@@ -92,13 +92,14 @@ impl Vcpu {
         suspend: Arc<AtomicU32>,
     ) -> Result<Self, Errno> {
         let inbox = Arc::new(Inbox::new());
+        let stats = Arc::new(VcpuStats::new());
         let page: PageBox<ApicPage> = PageBox::new()?;
         let backend = backend.vcpu_init(id, page.hpa())?;
         let contents = Contents {
             backend,
             events: EventQueue::new(),
             msrs,
-            apic: Watched::new(Apic::new(page, id, inbox.clone())),
+            apic: Watched::new(Apic::new(page, id, inbox.clone(), stats.clone())),
             next_rip: 0,
             halted: None,
         };
@@ -109,6 +110,7 @@ impl Vcpu {
                 ..RunRequests::default()
             },
             inbox,
+            stats,
             state: StateWord::new(),
             sleep: WaitQueue::new(c"vmidle")?,
         });
@@ -119,7 +121,6 @@ impl Vcpu {
         }))?;
         Ok(Self {
             link,
-            stats: VcpuStats::new(),
             ipi_targets: CpuSet::new(),
             apic_timer,
             turns: Turns::new()?,

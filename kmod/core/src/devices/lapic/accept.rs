@@ -19,8 +19,13 @@ impl<P: ApicMemory> LocalApic<P> {
             return accepted;
         }
         for lvt in Lvt::ALL {
-            if signals.has(Signal::Local(lvt)) && self.fire(lvt) == Fired::Nmi {
-                accepted.nmi = true;
+            if !signals.has(Signal::Local(lvt)) {
+                continue;
+            }
+            let fired = self.fire(lvt);
+            accepted.nmi |= fired == Fired::Nmi;
+            if fired != Fired::Nothing {
+                self.stats.lvt_triggered(lvt);
             }
         }
         if signals.has(Signal::ExtInt) {

@@ -11,6 +11,7 @@ use super::{
     APIC_BASE, Address, ApicClock, ApicEffect, ApicMemory, ApicMode, GeneralProtection, Inbox,
     LocalApic,
 };
+use crate::stats::VcpuStats;
 use crate::types::VcpuId;
 
 const BSP: u64 = 1 << 8;
@@ -28,12 +29,13 @@ const DFR_MODEL: u32 = 0xf000_0000;
 const LDR_WRITABLE: u32 = 0xff00_0000;
 
 impl<P: ApicMemory> LocalApic<P> {
-    /// As after power-on. `inbox` is the vcpu's.
-    pub fn new(page: P, vcpu: VcpuId, inbox: Arc<Inbox>) -> Self {
+    /// As after power-on. `inbox` and `stats` are the vcpu's.
+    pub fn new(page: P, vcpu: VcpuId, inbox: Arc<Inbox>, stats: Arc<VcpuStats>) -> Self {
         let mut apic = Self {
             page,
             vcpu,
             inbox,
+            stats,
             base: 0,
             x2apic_allowed: false,
             svr: 0,

@@ -1,8 +1,10 @@
 //! Errors (SDM vol. 3A, 11.5.3): they are collected, shown in ESR by a write to it, and
 //! raise the LVT's error interrupt once between two such writes.
 
+use super::lvt::Fired;
 use super::register::ESR;
 use super::{ApicMemory, LocalApic, Lvt};
+use crate::stats::Stat;
 
 /// A bit of ESR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +38,9 @@ impl<P: ApicMemory> LocalApic<P> {
         }
         // Before: an illegal vector in the error entry is an error too.
         self.errors.raised = true;
-        self.fire(Lvt::Error);
+        if self.fire(Lvt::Error) != Fired::Nothing {
+            self.stats.incr(Stat::VlapicIntrError);
+        }
     }
 
     /// A write to ESR, of whatever value.

@@ -5,6 +5,7 @@ use super::error::Error;
 use super::register::{ICR_HIGH, ICR_LOW, ICR_X2APIC_HIGH};
 use super::{ApicEffect, ApicMemory, ApicMode, LocalApic};
 use crate::devices::{ApicMessage, DeliveryMode, Destination, Trigger};
+use crate::stats::Stat;
 use crate::types::Vector;
 
 const DESTINATION_LOGICAL: u32 = 1 << 11;
@@ -86,7 +87,9 @@ impl<P: ApicMemory> LocalApic<P> {
     }
 
     fn self_request(&mut self, vector: Vector) {
+        self.stats.incr(Stat::VlapicIpiSend);
         if self.enabled() {
+            self.stats.incr(Stat::VlapicIpiRecv);
             self.request(vector, Trigger::Edge);
         }
     }

@@ -104,10 +104,14 @@ impl LvtEntries {
     }
 }
 
-/// What a local interrupt came to, if it is more than a vector in IRR.
+/// What a local interrupt came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fired {
+    /// Its entry is masked.
     Nothing,
+    /// What its entry says.
+    Done,
+    /// An NMI, which is its caller's to pass on.
     Nmi,
 }
 
@@ -162,7 +166,7 @@ impl<P: ApicMemory> LocalApic<P> {
             )
             | None => {}
         }
-        Fired::Nothing
+        Fired::Done
     }
 
     /// The pins are INTR and NMI then (11.4.3). So they are while the APIC is disabled by

@@ -24,6 +24,7 @@ use self::error::Errors;
 use self::lvt::LvtEntries;
 use self::timer::Timer;
 use super::{ApicMessage, Nanos};
+use crate::stats::VcpuStats;
 use crate::types::{Gpa, VcpuId, Vector};
 
 /// Where the registers are by MMIO; it can't be moved.
@@ -115,6 +116,7 @@ pub struct LocalApic<P> {
     page: P,
     vcpu: VcpuId,
     inbox: Arc<Inbox>,
+    stats: Arc<VcpuStats>,
     /// IA32_APIC_BASE
     base: u64,
     x2apic_allowed: bool,

@@ -8,6 +8,7 @@
 use super::register::{IRR, ISR, TMR, TPR};
 use super::{ApicEffect, ApicMemory, ApicMode, ApicPage, LocalApic, Lvt};
 use crate::devices::Trigger;
+use crate::stats::Stat;
 use crate::types::Vector;
 
 /// An interrupt's priority class: bits 7:4 of its vector. Likewise of TPR and PPR.
@@ -92,6 +93,7 @@ impl<P: ApicMemory> LocalApic<P> {
     /// happens.
     pub fn eoi(&mut self) -> ApicEffect {
         let Some(vector) = self.highest_isr() else {
+            self.stats.incr(Stat::VlapicGratuitousEoi);
             return ApicEffect::None;
         };
         self.page.put(ISR, vector, false);

@@ -6,9 +6,11 @@
 //! of a nanosecond, of which a tick of 128 MHz has exactly 125: a periodic timer does not
 //! drift.
 
+use super::lvt::Fired;
 use super::register::{DIVIDE, INITIAL_COUNT};
 use super::{ApicClock, ApicEffect, ApicMemory, ApicMode, LocalApic, Lvt, TIMER_HZ};
 use crate::devices::Nanos;
+use crate::stats::Stat;
 
 const UNITS_PER_NANO: u64 = 16;
 const UNITS_PER_TICK: u64 = 1_000_000_000 * UNITS_PER_NANO / TIMER_HZ;
@@ -218,8 +220,8 @@ impl<P: ApicMemory> LocalApic<P> {
             }
             Mode::Reserved => false,
         };
-        if expired {
-            self.fire(Lvt::Timer);
+        if expired && self.fire(Lvt::Timer) != Fired::Nothing {
+            self.stats.incr(Stat::VlapicIntrTimer);
         }
         let timer = &self.timer;
         let due = timer.deadline.is_none_or(|deadline| deadline <= clock.now);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::devices::lapic::register::{IRR, TMR};
+use crate::stats::Stat;
 
 const MASKED: u32 = 1 << 16;
 const NMI: u32 = 4 << 8;
@@ -208,4 +209,41 @@ fn a_masked_error_interrupt_stays_armed() {
     assert_eq!(bench.apic.pending(), None);
     let _ = bench.read(0x40);
     assert_eq!(bench.apic.pending(), Some(Vector(0xe0)));
+}
+
+#[test]
+fn what_the_statistics_count() {
+    let mut bench = Bench::new(0);
+    let stats = bench.stats.clone();
+    let counts = || {
+        [
+            Stat::LvtsTriggeredLint1,
+            Stat::LvtsTriggeredPmc,
+            Stat::VlapicIntrTimer,
+            Stat::VlapicIntrError,
+            Stat::VlapicGratuitousEoi,
+        ]
+        .map(|stat| stats.get(stat))
+    };
+    // Masked entries do nothing, and nothing is counted.
+    bench.local(Lvt::Pmc);
+    let _ = bench.write(0x380, 1); // the timer's initial count
+    bench.pass(1_000_000);
+    bench.accept();
+    assert_eq!(counts(), [0; 5]);
+
+    let _ = bench.write(0x340, 0x50);
+    bench.local(Lvt::Pmc);
+    let _ = bench.write(0x360, NMI);
+    assert!(bench.local(Lvt::Lint1).nmi);
+    let _ = bench.write(0x320, 0x51);
+    let _ = bench.write(0x380, 1);
+    bench.pass(1_000_000);
+    bench.accept();
+    // A vector below 16 is an error, whose interrupt comes once.
+    let _ = bench.write(0x370, 0x52);
+    bench.post(5, Trigger::Edge);
+    bench.post(6, Trigger::Edge);
+    let _ = bench.write(0xb0, 0);
+    assert_eq!(counts(), [1, 1, 1, 1, 1]);
 }

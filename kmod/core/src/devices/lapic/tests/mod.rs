@@ -22,6 +22,7 @@ const TSC_HZ: u64 = 2_000_000_000;
 struct Bench {
     apic: LocalApic<Box<ApicPage>>,
     inbox: Arc<Inbox>,
+    stats: Arc<VcpuStats>,
     clock: ApicClock,
 }
 
@@ -29,9 +30,16 @@ impl Bench {
     /// As after power-on.
     fn cold(vcpu: u16) -> Self {
         let inbox = Arc::new(Inbox::new());
+        let stats = Arc::new(VcpuStats::new());
         Self {
-            apic: LocalApic::new(Box::new(ApicPage::new()), VcpuId(vcpu), inbox.clone()),
+            apic: LocalApic::new(
+                Box::new(ApicPage::new()),
+                VcpuId(vcpu),
+                inbox.clone(),
+                stats.clone(),
+            ),
             inbox,
+            stats,
             clock: ApicClock {
                 now: Nanos(1_000_000),
                 guest_tsc: 0,
