@@ -5,6 +5,8 @@
 #[cfg(target_arch = "x86_64")]
 mod exchange;
 #[cfg(target_arch = "x86_64")]
+mod platform;
+#[cfg(target_arch = "x86_64")]
 mod records;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod shootdown;
@@ -13,11 +15,14 @@ mod socket;
 #[cfg(target_arch = "x86_64")]
 mod stamp;
 #[cfg(target_arch = "x86_64")]
+mod state;
+#[cfg(target_arch = "x86_64")]
 mod vectors;
 
 const USAGE: &str = "usage:
   guestcheck shootdown SECONDS      threads on all CPUs remap what others read (Linux)
   guestcheck vectors SEED SECONDS   keeps values in all vector registers
+  guestcheck state SEED SECONDS     keeps values in all registers on all CPUs, and a watchpoint
   guestcheck write FILE             writes and flushes records, one after the other, until killed
   guestcheck verify FILE COUNT      the first COUNT records are there
   guestcheck listen ADDRESS MIB     takes a connection, and sends and checks that much at once
@@ -38,6 +43,9 @@ fn main() -> std::process::ExitCode {
         ["shootdown", seconds] => number(seconds).and_then(shootdown::run),
         ["vectors", seed, seconds] => {
             number(seed).and_then(|seed| vectors::run(seed, number(seconds)?))
+        }
+        ["state", seed, seconds] => {
+            number(seed).and_then(|seed| state::run(seed, number(seconds)?))
         }
         ["write", file] => records::write(file.as_ref()),
         ["verify", file, count] => {

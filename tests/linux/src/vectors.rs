@@ -24,32 +24,51 @@ struct Zmm([[u64; 8]; 32], [u64; 8]);
 pub fn run(seed: u64, seconds: u64) -> Result<String, String> {
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut rounds = 0u64;
-    let avx = is_x86_feature_detected!("avx");
-    let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
     let mut value = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     while Instant::now() < end {
         value = value.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(seed);
-        keep_xmm(value)?;
-        if avx {
-            // SAFETY: AVX is there.
-            unsafe { keep_ymm(value ^ 0x33)? };
-        }
-        if avx512 {
-            // SAFETY: AVX-512 F and BW are there.
-            unsafe { keep_zmm(value ^ 0x66)? };
-        }
+        round(value)?;
         rounds += 1;
     }
-    let kind = match (avx, avx512) {
+    Ok(format!(
+        "vectors: {} kept their values {rounds} times",
+        kind()
+    ))
+}
+
+/// Keeps values that are made of this one in all registers, once.
+pub fn round(value: u64) -> Result<(), String> {
+    keep_xmm(value)?;
+    if has_avx() {
+        // SAFETY: AVX is there.
+        unsafe { keep_ymm(value ^ 0x33)? };
+    }
+    if has_avx512() {
+        // SAFETY: AVX-512 F and BW are there.
+        unsafe { keep_zmm(value ^ 0x66)? };
+    }
+    Ok(())
+}
+
+/// The registers that this CPU has.
+pub fn kind() -> &'static str {
+    match (has_avx(), has_avx512()) {
         (false, _) => "SSE",
         (true, false) => "SSE and AVX",
         (true, true) => "SSE, AVX and AVX-512",
-    };
-    Ok(format!("vectors: {kind} kept their values {rounds} times"))
+    }
+}
+
+fn has_avx() -> bool {
+    is_x86_feature_detected!("avx")
+}
+
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
 }
 
 /// Between loading and storing: long enough for an interrupt now and then.
-const SPIN: u64 = 50_000;
+pub const SPIN: u64 = 50_000;
 
 fn keep_xmm(value: u64) -> Result<(), String> {
     let mut wanted = Xmm([[0; 2]; REGISTERS]);
