@@ -268,11 +268,14 @@ int	vmm_rs_cpu_resume(void);
 int	vmm_rs_create(const char *name);
 int	vmm_rs_destroy(const char *name);
 
-/* hw.vmm.*: number index of the informational values; false past the last. */
+/* hw.vmm.*: number index of the informational values; false past the last.
+ * The types are the stock module's: programs read them by their size. */
+enum vmm_rs_info_type { VMM_RS_INT, VMM_RS_UINT, VMM_RS_ULONG };
 struct vmm_rs_info {
 	const char	*name;		/* below hw.vmm, e.g. "vmx.initialized" */
 	const char	*descr;
-	int64_t		 value;		/* shown as unsigned: masks are */
+	enum vmm_rs_info_type type;
+	uint64_t	 value;		/* of an INT its sign-extension */
 };
 bool	vmm_rs_info(uint32_t index, struct vmm_rs_info *out);
 

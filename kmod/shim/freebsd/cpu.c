@@ -12,6 +12,7 @@
 #include <sys/pcpu.h>
 #include <sys/proc.h>
 #include <sys/smp.h>
+#include <sys/sysctl.h>
 
 #include <vm/vm.h>
 #include <vm/pmap.h>
@@ -31,7 +32,11 @@
 #include "../host.h"
 #include "shim.h"
 
+SYSCTL_DECL(_hw_vmm);
+
 static int kick_vector;
+SYSCTL_INT(_hw_vmm, OID_AUTO, ipinum, CTLFLAG_RD, &kick_vector, 0,
+    "IPI vector used for vcpu notifications");
 
 /*
  * The kick's handler only acknowledges: reaching the CPU is all that is wanted.

@@ -7,7 +7,6 @@
 #include <sys/param.h>
 #include <sys/systm.h>
 #include <sys/kernel.h>
-#include <sys/limits.h>
 #include <sys/lock.h>
 #include <sys/malloc.h>
 #include <sys/sx.h>
@@ -90,27 +89,40 @@ info_add(uint32_t index, const struct vmm_rs_info *info)
 		parent = SYSCTL_CHILDREN(node);
 		part = strsep(&rest, ".");
 	}
-	SYSCTL_ADD_PROC(&info_ctx, parent, OID_AUTO, part,
-	    CTLTYPE_U64 | CTLFLAG_RD | CTLFLAG_MPSAFE, NULL, index,
-	    info_request, "QU", info->descr);
+#define	ADD(ctltype, format)						\
+	SYSCTL_ADD_PROC(&info_ctx, parent, OID_AUTO, part,		\
+	    (ctltype) | CTLFLAG_RD | CTLFLAG_MPSAFE, NULL, index,	\
+	    info_request, format, info->descr)
+	switch (info->type) {
+	case VMM_RS_INT:
+		ADD(CTLTYPE_INT, "I");
+		break;
+	case VMM_RS_UINT:
+		ADD(CTLTYPE_UINT, "IU");
+		break;
+	case VMM_RS_ULONG:
+		ADD(CTLTYPE_ULONG, "LU");
+		break;
+	}
+#undef ADD
 }
 
-/* Programs that know the stock module read many of these into an int. */
 static int
 info_request(struct sysctl_oid *oidp __unused, void *arg1 __unused,
     intmax_t index, struct sysctl_req *req)
 {
 	struct vmm_rs_info info;
-	int narrow;
+	u_long wide;
+	u_int narrow;
 
 	if (!vmm_rs_info(index, &info))
 		return (ENOENT);
-	if (req->oldptr != NULL && req->oldlen == sizeof(narrow) &&
-	    info.value >= INT_MIN && info.value <= INT_MAX) {
-		narrow = info.value;
-		return (SYSCTL_OUT(req, &narrow, sizeof(narrow)));
+	if (info.type == VMM_RS_ULONG) {
+		wide = info.value;
+		return (SYSCTL_OUT(req, &wide, sizeof(wide)));
 	}
-	return (SYSCTL_OUT(req, &info.value, sizeof(info.value)));
+	narrow = info.value;	/* an int's bits as well */
+	return (SYSCTL_OUT(req, &narrow, sizeof(narrow)));
 }
 
 static int

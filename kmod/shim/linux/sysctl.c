@@ -86,7 +86,9 @@ static int info_request(struct ctl_table *table, int write, void *buffer,
 		*lenp = 0;
 		return 0;
 	}
-	len = scnprintf(text, sizeof(text), "%llu\n", (u64)value.value);
+	len = scnprintf(text, sizeof(text),
+			value.type == VMM_RS_INT ? "%lld\n" : "%llu\n",
+			value.value);
 	*lenp = min(len, *lenp);
 	memcpy(buffer, text, *lenp);
 	*ppos += *lenp;

@@ -12,6 +12,7 @@ use crate::host::ffi;
 use crate::host::memobj::MemObj;
 use crate::host::user::Uio;
 use crate::log_err;
+use crate::vm::ops::InfoValue;
 use crate::vmx::VMM_OPS_INTEL;
 
 /// The size that BSD's ioctl numbers carry (IOCPARM_LEN of sys/ioccom.h).
@@ -68,14 +69,20 @@ unsafe extern "C" fn vmm_rs_destroy(name: *const c_char) -> c_int {
 /// `out` is a place for the answer.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vmm_rs_info(index: u32, out: *mut ffi::vmm_rs_info) -> bool {
-    let Some((name, descr, value)) = Module::get().ok().and_then(|m| m.info(index as usize)) else {
+    let Some(info) = Module::get().ok().and_then(|m| m.info(index as usize)) else {
         return false;
+    };
+    let (type_, value) = match info.value {
+        InfoValue::Int(value) => (ffi::VMM_RS_INT, i64::from(value) as u64),
+        InfoValue::Uint(value) => (ffi::VMM_RS_UINT, value.into()),
+        InfoValue::Ulong(value) => (ffi::VMM_RS_ULONG, value),
     };
     // SAFETY: the caller's promise; the strings are static.
     unsafe {
         out.write(ffi::vmm_rs_info {
-            name: name.as_ptr(),
-            descr: descr.as_ptr(),
+            name: info.name.as_ptr(),
+            descr: info.descr.as_ptr(),
+            type_,
             value,
         })
     };

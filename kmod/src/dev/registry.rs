@@ -7,6 +7,7 @@ use alloc::ffi::CString;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ffi::CStr;
 
 use vmm_core::ioctl::{SegId, SegName, VM_MAXCPU, VmName};
 use vmm_core::types::Errno;
@@ -16,7 +17,7 @@ use crate::host::memobj::{MemObj, NumaPolicy};
 use crate::host::sync::{SpinLock, SxLock};
 use crate::host::{cpu, thread, time};
 use crate::vm::Vm;
-use crate::vm::ops::VmmOps;
+use crate::vm::ops::{Info, InfoValue, VmmOps};
 use crate::{log_info, log_warn};
 
 /// The loaded module.
@@ -26,6 +27,8 @@ pub struct Module {
     backend: &'static dyn VmmOps,
     /// hw.vmm.maxcpu
     max_vcpus: u16,
+    /// hw.vmm.halt_detection
+    halt_detection: bool,
     vms: SxLock<Vec<Registered>>,
     /// Dropped by unload before the backend is turned off.
     ctl: SpinLock<Option<Cdev>>,
@@ -72,6 +75,7 @@ impl Module {
         let module = Arc::new(Self {
             backend,
             max_vcpus: max_vcpus(),
+            halt_detection: time::tunable(c"halt_detection", 1) != 0,
             vms,
             ctl: SpinLock::new(Some(ctl)),
         });
@@ -120,15 +124,17 @@ impl Module {
 
     /// hw.vmm.*: the backend's values, then our own.
     pub fn info(&self, index: usize) -> Option<Info> {
-        match self.backend.info(index) {
-            Some(info) => Some(info),
-            None if index == 0 || self.backend.info(index - 1).is_some() => Some((
-                c"maxcpu",
-                c"Maximum number of vCPUs",
-                i64::from(self.max_vcpus),
-            )),
-            None => None,
+        let of_backend = (0..=index).take_while(|&i| self.backend.info(i).is_some());
+        let of_backend = of_backend.count();
+        if index < of_backend {
+            return self.backend.info(index);
         }
+        let (name, descr, value) = INFO.get(index - of_backend)?;
+        Some(Info {
+            name,
+            descr,
+            value: value(self),
+        })
     }
 
     /// Makes a VM and its node. EEXIST if the name is taken.
@@ -140,7 +146,7 @@ impl Module {
             return Err(Errno::EEXIST);
         }
         let device = Arc::new(VmDevice {
-            vm: Vm::new(name, self.backend, self.max_vcpus)?,
+            vm: Vm::new(name, self.backend, self.max_vcpus, self.halt_detection)?,
             backend: self.backend,
             owner: Cred::current()?,
             segments: SxLock::new(c"vmm.io nodes", Vec::new())?,
@@ -186,8 +192,45 @@ impl Module {
 /// all but the longest names of segments that FreeBSD 12's request can give.
 const SPECNAMELEN: usize = 255;
 
-/// Name below hw.vmm, description, value.
-pub type Info = (&'static core::ffi::CStr, &'static core::ffi::CStr, i64);
+type Row = (&'static CStr, &'static CStr, fn(&Module) -> InfoValue);
+
+/// What programs that know FreeBSD's module ask for, with the answer for this one.
+const INFO: &[Row] = &[
+    (c"maxcpu", c"Maximum number of vCPUs", |m| {
+        InfoValue::Uint(m.max_vcpus.into())
+    }),
+    (
+        c"halt_detection",
+        c"Halt VM if all vcpus execute HLT with interrupts disabled",
+        |m| m.halt_detection.into(),
+    ),
+    (
+        c"trace_guest_exceptions",
+        c"Trap into hypervisor on all guest exceptions and reflect them back",
+        |_| false.into(),
+    ),
+    (
+        c"topology.cpuid_leaf_b",
+        c"CPUID leaf 0xb tells guests their topology",
+        |_| true.into(),
+    ),
+    (
+        c"vrtc.flag_broken_time",
+        c"Stop guest when invalid RTC time is detected",
+        |_| false.into(),
+    ),
+    (c"iommu.initialized", c"bhyve iommu initialized?", |_| {
+        false.into()
+    }),
+    (
+        c"iommu.enable",
+        c"Enable use of I/O MMU (required for PCI passthrough).",
+        |_| false.into(),
+    ),
+    (c"ppt.devices", c"number of pci passthru devices", |_| {
+        false.into()
+    }),
+];
 
 impl VmDevice {
     /// False after a CPU lost VT-x (vmm_rs_cpu_resume): the VM can be destroyed only.

@@ -47,6 +47,8 @@ pub struct Vm {
     pub debug: CpuSet,
     /// Those that an INIT has reset and that wait for a start-up IPI.
     pub wait_for_sipi: CpuSet,
+    /// The VM halts when all of them are in HLT with interrupts off.
+    halt_detection: bool,
     /// Those in HLT with interrupts off.
     halted: CpuSet,
     suspend: Arc<AtomicU32>,
@@ -70,7 +72,12 @@ pub struct AllFrozen<'a> {
 
 impl Vm {
     /// A VM without memory and vcpus, for up to `max_vcpus`.
-    pub fn new(name: VmName, backend: &dyn VmmOps, max_vcpus: u16) -> Result<Self, Errno> {
+    pub fn new(
+        name: VmName,
+        backend: &dyn VmmOps,
+        max_vcpus: u16,
+        halt_detection: bool,
+    ) -> Result<Self, Errno> {
         let memory = GuestMemory::new()?;
         let backend_vm = backend.vminit(memory.space.clone())?;
         if let Some(page) = backend_vm.apic_access_page() {
@@ -88,6 +95,7 @@ impl Vm {
             wait_for_sipi: CpuSet::new(),
             suspended: CpuSet::new(),
             debug: CpuSet::new(),
+            halt_detection,
             halted: CpuSet::new(),
             suspend: Arc::new(AtomicU32::new(0)),
             cpuid: SpinLock::new(Arc::new(backend.cpuid_policy())),
@@ -253,7 +261,7 @@ impl Vm {
     /// Notes that `id` is in HLT with interrupts off; true when all active vcpus are.
     fn all_halted(&self, id: VcpuId) -> bool {
         self.halted.insert(id);
-        self.halted.same_as(&self.active)
+        self.halt_detection && self.halted.same_as(&self.active)
     }
 
     fn existing(&self) -> impl Iterator<Item = &Arc<Vcpu>> {

@@ -4,6 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::ffi::CStr;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -19,6 +20,28 @@ use vmm_core::vcpu::Capability;
 use vmm_core::vcpu::events::EventQueue;
 
 use crate::host::mem::PageBox;
+
+/// An informational sysctl under hw.vmm.
+#[derive(Clone, Copy)]
+pub struct Info {
+    pub name: &'static CStr,
+    pub descr: &'static CStr,
+    pub value: InfoValue,
+}
+
+/// Its value, of the type that FreeBSD's module gives it: programs read it by its size.
+#[derive(Clone, Copy)]
+pub enum InfoValue {
+    Int(i32),
+    Uint(u32),
+    Ulong(u64),
+}
+
+impl From<bool> for InfoValue {
+    fn from(value: bool) -> Self {
+        Self::Int(value.into())
+    }
+}
 
 /// A hardware backend (`vmm_ops`).
 pub trait VmmOps: Sync {
@@ -36,11 +59,8 @@ pub trait VmmOps: Sync {
     fn cpu_resume(&self) -> Result<(), Errno>;
     /// False when a CPU came back without virtualization: no vcpu may be touched then.
     fn usable(&self) -> bool;
-    /// The informational sysctls under hw.vmm: name, description, value.
-    fn info(
-        &self,
-        index: usize,
-    ) -> Option<(&'static core::ffi::CStr, &'static core::ffi::CStr, i64)>;
+    /// The informational sysctls under hw.vmm.
+    fn info(&self, index: usize) -> Option<Info>;
     /// What CPUID shows to guests on these CPUs, for one vcpu per socket.
     fn cpuid_policy(&self) -> CpuidPolicy;
     /// What a VM needs once (`vmx_vminit`): MSR bitmap, VPIDs, EPT pointer.

@@ -12,7 +12,7 @@ use vmm_core::vmx::caps::{Features, LoadError, VmxCaps};
 use vmm_core::vmx::controls::{
     ControlKind, Controls, PinControls, Proc2Controls, ProcControls, Setting,
 };
-use vmm_core::vmx::cr::{CR4_SUPPORTED, Cr4, CrPolicy};
+use vmm_core::vmx::cr::{CR0_NEVER_REAL, CR4_SUPPORTED, Cr0, Cr4, CrPolicy};
 
 use super::cpu;
 use super::fpu;
@@ -22,6 +22,7 @@ use super::vpid::Vpid;
 use crate::host::sync::SpinLock;
 use crate::host::time::{tsc_hz, tunable};
 use crate::log_err;
+use crate::vm::ops::{Info, InfoValue};
 
 /// From modinit to modcleanup.
 pub struct Backend {
@@ -116,11 +117,12 @@ fn can_set(caps: &VmxCaps, control: ProcControls) -> bool {
     caps.msrs.allowed(ControlKind::Proc).can_set(control.bits())
 }
 
-/// FreeBSD's tunables; each is on unless it is set to 0.
+/// FreeBSD's tunables, of which each has two names; each is on unless it is set to 0.
 fn apic_settings() -> ApicSettings {
+    let either = |name, old_name| tunable(name, tunable(old_name, 1)) != 0;
     ApicSettings {
-        tpr_shadow: tunable(c"vmx.use_tpr_shadowing", 1) != 0,
-        interrupt_delivery: tunable(c"vmx.use_apic_vid", 1) != 0,
+        tpr_shadow: either(c"vmx.cap.tpr_shadowing", c"vmx.use_tpr_shadowing"),
+        interrupt_delivery: either(c"vmx.cap.virtual_interrupt_delivery", c"vmx.use_apic_vid"),
     }
 }
 
@@ -219,26 +221,45 @@ fn host_has_rdpid() -> bool {
     cpu::cpuid(0, 0).eax >= 7 && cpu::cpuid(7, 0).ecx & 1 << 22 != 0
 }
 
-type Info = (&'static CStr, &'static CStr, fn(&Backend) -> i64);
+type Row = (&'static CStr, &'static CStr, fn(&Backend) -> InfoValue);
 
-/// bhyve's names where it has them.
-const INFO: &[Info] = &[
-    (c"vmx.initialized", c"Intel VMX initialized", |_| 1),
+/// FreeBSD's names where it has them.
+const INFO: &[Row] = &[
+    (c"vmx.initialized", c"Intel VMX initialized", |_| {
+        true.into()
+    }),
+    (c"vmx.cr0_ones_mask", c"CR0 bits that are 1", |b| {
+        let free = Cr0::PE | Cr0::PG;
+        let (always, may) = (b.caps.msrs.cr0_fixed0, b.caps.msrs.cr0_fixed1);
+        InfoValue::Ulong(always & may & !free.bits())
+    }),
+    (c"vmx.cr0_zeros_mask", c"CR0 bits that are 0", |b| {
+        let (always, may) = (b.caps.msrs.cr0_fixed0, b.caps.msrs.cr0_fixed1);
+        InfoValue::Ulong(!always & !may | CR0_NEVER_REAL.bits())
+    }),
+    (c"vmx.cr4_ones_mask", c"CR4 bits that are 1", |b| {
+        InfoValue::Ulong(b.caps.msrs.cr4_fixed0 & b.caps.msrs.cr4_fixed1)
+    }),
+    (c"vmx.cr4_zeros_mask", c"CR4 bits that are 0", |b| {
+        InfoValue::Ulong(!b.caps.msrs.cr4_fixed0 & !b.caps.msrs.cr4_fixed1)
+    }),
     (c"vmx.cr0_mask", c"CR0 bits that guests do not own", |b| {
-        b.cr.cr0(0).mask as i64
+        InfoValue::Ulong(b.cr.cr0(0).mask)
     }),
     (c"vmx.cr4_mask", c"CR4 bits that guests do not own", |b| {
-        b.cr.cr4(0).mask as i64
+        InfoValue::Ulong(b.cr.cr4(0).mask)
     }),
     (c"vmx.no_flush_rsb", c"Do not flush RSB upon vmexit", |b| {
-        i64::from(!b.flush_rsb)
+        (!b.flush_rsb).into()
     }),
     (
         c"vmx.vpid_alloc_failed",
         c"vcpus that run without a VPID",
-        |_| Vpid::failures() as i64,
+        |_| InfoValue::Uint(Vpid::failures() as u32),
     ),
-    (c"vmx.cap.halt_exit", c"HLT triggers a VM-exit", |_| 1),
+    (c"vmx.cap.halt_exit", c"HLT triggers a VM-exit", |_| {
+        true.into()
+    }),
     (c"vmx.cap.pause_exit", c"PAUSE triggers a VM-exit", |b| {
         has(b, Features::PAUSE_EXITING)
     }),
@@ -246,14 +267,18 @@ const INFO: &[Info] = &[
         has(b, Features::WBINVD_EXITING)
     }),
     (c"vmx.cap.rdpid", c"Guests are allowed to use RDPID", |b| {
-        i64::from(b.rdpid)
+        b.rdpid.into()
     }),
     (
         c"vmx.cap.rdtscp",
         c"Guests are allowed to use RDTSCP",
-        |b| i64::from(b.rdtscp),
+        |b| b.rdtscp.into(),
     ),
-    (c"vmx.cap.unrestricted_guest", c"Unrestricted guests", |_| 1),
+    (
+        c"vmx.cap.unrestricted_guest",
+        c"Unrestricted guests",
+        |_| true.into(),
+    ),
     (c"vmx.cap.monitor_trap", c"Monitor trap flag", |b| {
         has(b, Features::MONITOR_TRAP_FLAG)
     }),
@@ -264,28 +289,40 @@ const INFO: &[Info] = &[
     ),
     // As FreeBSD: what is used, that is to say what the tunables left of it.
     (c"vmx.cap.tpr_shadowing", c"TPR shadowing support", |b| {
-        i64::from(b.apic >= ApicVirtualization::TprShadow)
+        (b.apic >= ApicVirtualization::TprShadow).into()
     }),
     (
         c"vmx.cap.virtual_interrupt_delivery",
         c"APICv virtual interrupt delivery support",
-        |b| i64::from(b.apic == ApicVirtualization::InterruptDelivery),
+        |b| (b.apic == ApicVirtualization::InterruptDelivery).into(),
     ),
     // Not used: the host's kernels have no vector to give away for them.
     (
         c"vmx.cap.posted_interrupts",
         c"APICv posted interrupt support",
-        |_| 0,
+        |_| false.into(),
     ),
+    (
+        c"vmx.posted_interrupt_vector",
+        c"APICv posted interrupt vector",
+        |_| InfoValue::Int(-1),
+    ),
+    (c"trap_wbinvd", c"WBINVD triggers a VM-exit", |b| {
+        has(b, Features::WBINVD_EXITING)
+    }),
 ];
 
-fn has(backend: &Backend, feature: Features) -> i64 {
-    i64::from(backend.caps.has(feature))
+fn has(backend: &Backend, feature: Features) -> InfoValue {
+    backend.caps.has(feature).into()
 }
 
 /// Number `index` of the informational sysctls below hw.vmm.
-pub fn info(index: usize) -> Option<(&'static CStr, &'static CStr, i64)> {
+pub fn info(index: usize) -> Option<Info> {
     let backend = backend().ok()?;
-    let (name, description, value) = INFO.get(index)?;
-    Some((name, description, value(&backend)))
+    let (name, descr, value) = INFO.get(index)?;
+    Some(Info {
+        name,
+        descr,
+        value: value(&backend),
+    })
 }

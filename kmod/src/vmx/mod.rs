@@ -36,12 +36,11 @@ mod vpid;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::ffi::CStr;
 
 use vmm_core::cpu::cpuid::CpuidPolicy;
 use vmm_core::types::Errno;
 
-use crate::vm::ops::{EptSpace, VmOps, VmmOps};
+use crate::vm::ops::{EptSpace, Info, VmOps, VmmOps};
 
 /// The backend's table (the seed's `vmm_ops_intel`).
 pub static VMM_OPS_INTEL: VmmOpsIntel = VmmOpsIntel;
@@ -70,7 +69,7 @@ impl VmmOps for VmmOpsIntel {
     fn usable(&self) -> bool {
         !percpu::is_lost()
     }
-    fn info(&self, index: usize) -> Option<(&'static CStr, &'static CStr, i64)> {
+    fn info(&self, index: usize) -> Option<Info> {
         backend::info(index)
     }
     fn cpuid_policy(&self) -> CpuidPolicy {

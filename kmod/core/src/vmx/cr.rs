@@ -89,7 +89,7 @@ const CR0_GUEST_OWNED: Cr0 = Cr0::PE
 
 /// Caching is the EPT's and the host's matter: a guest that sets CD would slow down the
 /// host's CPU, and VM entry and exit don't switch these two (27.3.2.1).
-const CR0_NEVER_REAL: Cr0 = Cr0::CD.union(Cr0::NW);
+pub const CR0_NEVER_REAL: Cr0 = Cr0::CD.union(Cr0::NW);
 
 /// CR4 bits that a guest may have, if the CPU has them and its CPUID says so. Not LA57:
 /// guests have 4-level paging. Not VMXE, SMXE, CET, PKS, UINTR, FRED, KL: their state is
