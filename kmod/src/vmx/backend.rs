@@ -17,6 +17,7 @@ use vmm_core::vmx::cr::{CR0_NEVER_REAL, CR4_SUPPORTED, Cr0, Cr4, CrPolicy};
 use super::cpu;
 use super::fpu;
 use super::instr::{InveptType, InvvpidType};
+use super::l1d::L1dFlush;
 use super::percpu::{HostCpus, ThisCpu};
 use super::vpid::Vpid;
 use crate::host::sync::SpinLock;
@@ -43,6 +44,8 @@ pub struct Backend {
     pub rdpid: bool,
     /// VM exits fill the return stack buffer.
     pub flush_rsb: bool,
+    /// VM entries empty the L1 data cache.
+    pub l1d_flush: L1dFlush,
     /// EDX after a reset.
     pub signature: u32,
     /// The TSC's frequency.
@@ -90,6 +93,7 @@ pub fn vmx_init() -> Result<(), Errno> {
         rdtscp: rdtscp_control && host_has_rdtscp(),
         rdpid: rdtscp_control && host_has_rdpid(),
         flush_rsb: tunable(c"vmx.no_flush_rsb", 0) == 0,
+        l1d_flush: L1dFlush::choose(),
         signature: cpu::signature(),
         tsc_hz: tsc_hz(),
         time_slice,
@@ -251,6 +255,14 @@ const INFO: &[Row] = &[
     }),
     (c"vmx.no_flush_rsb", c"Do not flush RSB upon vmexit", |b| {
         (!b.flush_rsb).into()
+    }),
+    (
+        c"vmx.l1d_flush",
+        c"Flush the L1 data cache upon vmentry",
+        |b| (b.l1d_flush != L1dFlush::Nothing).into(),
+    ),
+    (c"vmx.l1d_flush_sw", c"Flush it by filling it", |b| {
+        (b.l1d_flush == L1dFlush::Fill).into()
     }),
     (
         c"vmx.vpid_alloc_failed",

@@ -24,6 +24,7 @@ mod fpu;
 mod host_state;
 mod inject;
 mod instr;
+mod l1d;
 mod msrs;
 mod percpu;
 mod regs;

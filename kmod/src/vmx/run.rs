@@ -233,6 +233,7 @@ impl Run<'_, '_> {
         let guest_debug_regs = self.owns_debug_regs.then_some(&self.vcpu.debug_regs);
         let host_debug_regs = HostDebugRegs::enter(guest_debug_regs);
         let launched = self.vmcs.launched();
+        self.vcpu.vm.backend.l1d_flush.run();
         // SAFETY: interrupts are off; the VMCS is current, its HOST_RSP is this VmxCtx
         // and its HOST_RIP vmx_longjmp (vminit), its host state this CPU's and thread's
         // (prepare, write_volatile_fields); launched is its launch state.
