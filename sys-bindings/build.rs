@@ -25,7 +25,7 @@ fn run() -> Result<(), String> {
     let abi = builder(&headers, &wrapper)?
         .allowlist_type("vm_.*|vmmctl_.*|seg_desc|vie|vie_op|x2apic_state|task_switch_reason|cpuset_t|domainset_t")
         .allowlist_var("VM_.*|MAX_VM_STATS|X2APIC_.*|CPU_MODE_.*|PAGING_MODE_.*|TSR_.*|CPU_SETSIZE|VIE_INST_SIZE")
-        .allowlist_var("DOMAINSET_.*|EDGE_TRIGGER|LEVEL_TRIGGER|STRUCT_V.*|IOCPARM_MAX")
+        .allowlist_var("VMMCTL_CREATE_.*|DOMAINSET_.*|EDGE_TRIGGER|LEVEL_TRIGGER|STRUCT_V.*|IOCPARM_MAX")
         .blocklist_function(".*");
     write(abi, &out.join("freebsd.rs"))?;
 

@@ -219,14 +219,26 @@ void	host_panic(const char *msg, size_t len) __attribute__((__noreturn__));
 
 /* ---- Character devices, privilege, tunables ----------------------------- */
 
-/* Whoever created a VM.  NULL stands for the kernel itself. */
+/* Whoever created a VM: a user in a jail (on Linux, in a user namespace).  NULL
+ * stands for the kernel itself. */
 struct host_cred;
 struct host_cred *host_cred_hold_current(void);
 void	host_cred_release(struct host_cred *cred);
-/* May the current thread see and use what cred owns? */
+/* May the current thread see what cred owns? */
 bool	host_cred_visible(const struct host_cred *cred);
-/* 0 if the current thread may use vmm at all (a jail needs allow.vmm). */
+/* 0 if the current thread, which sees what cred owns, may end it: as the same
+ * user in the same jail, or with privilege; else HOST_EPERM. */
+int	host_cred_may_destroy(const struct host_cred *cred);
+/* The real user, by whom limits count. */
+uint32_t host_cred_ruid(const struct host_cred *cred);
+/* Really root, and in no jail. */
+bool	host_cred_is_host_root(const struct host_cred *cred);
+
+/* 0 if the current thread may use vmm at all (a jail needs allow.vmm), and
+ * devices of the host's for a guest (a jail needs allow.vmm_ppt, and the user
+ * privilege); else HOST_EPERM. */
 int	host_priv_vmm(void);
+int	host_priv_ppt(void);
 
 enum host_cdev_kind {
 	HOST_CDEV_CTL,		/* vmmctl: vmm_rs_ctl_ioctl */
@@ -234,8 +246,9 @@ enum host_cdev_kind {
 	HOST_CDEV_MEM		/* vmm.io/NAME.SEG: vmm_rs_devmem_mmap */
 };
 struct host_cdev;
-/* Makes /dev/<path>, mode 0600, owned by root, visible to cred.  arg is what
- * the vmm_rs_* functions get; they may be called before this returns. */
+/* Makes /dev/<path>, mode 0600, owned by cred's effective user and visible in
+ * its jail and those around it; without cred by root, and everywhere.  arg is
+ * what the vmm_rs_* functions get; they may be called before this returns. */
 int	host_cdev_create(const char *path, enum host_cdev_kind kind, void *arg,
 	    const struct host_cred *cred, struct host_cdev **cdevp);
 /* Removes the node; when it returns no operation on it is running, and later
@@ -268,7 +281,7 @@ int	vmm_rs_cpu_resume(void);
 int	vmm_rs_create(const char *name);
 int	vmm_rs_destroy(const char *name);
 
-/* hw.vmm.*: number index of the informational values; false past the last.
+/* hw.vmm.*: number index of the values; false past the last.
  * The types are the stock module's: programs read them by their size. */
 enum vmm_rs_info_type { VMM_RS_INT, VMM_RS_UINT, VMM_RS_ULONG };
 struct vmm_rs_info {
@@ -276,14 +289,21 @@ struct vmm_rs_info {
 	const char	*descr;
 	enum vmm_rs_info_type type;
 	uint64_t	 value;		/* of an INT its sign-extension */
+	bool		 writable;	/* by the host's root; only a UINT is */
 };
 bool	vmm_rs_info(uint32_t index, struct vmm_rs_info *out);
+int	vmm_rs_info_set(uint32_t index, uint64_t value);
 
 /* ioctl(2): data is a kernel buffer of IOCPARM_LEN(cmd) bytes, copied in by
  * the shim for _IOW and copied out for _IOR when the answer is 0; for _IO it
  * holds nothing, for _IOWINT the int. */
-int	vmm_rs_ctl_ioctl(uint64_t cmd, void *data);
+struct host_file;	/* what was opened once, by its address; never read */
+int	vmm_rs_ctl_ioctl(struct host_file *file, uint64_t cmd, void *data);
 int	vmm_rs_vm_ioctl(void *arg, uint64_t cmd, void *data);
+/* The last descriptor of an open vmmctl was closed, in whichever process, or
+ * the node is being destroyed: no ioctl on the file runs, and none will.  Ends
+ * the VMs that go with it, and waits for that. */
+void	vmm_rs_ctl_close(struct host_file *file);
 /* read(2)/write(2) of guest memory at gpa; stops early only with an error. */
 int	vmm_rs_vm_rw(void *arg, struct host_uio *uio, uint64_t gpa, uint64_t len,
 	    bool write);

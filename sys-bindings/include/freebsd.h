@@ -21,11 +21,18 @@
 #include <machine/vmm.h>
 #include <machine/vmm_dev.h>
 
-/* /dev/vmmctl, FreeBSD 15; the header of a later FreeBSD may have it. */
-#ifndef VMMCTL_VM_CREATE
+/*
+ * /dev/vmmctl as FreeBSD 16 has it; the header of a later FreeBSD may have it.
+ * FreeBSD 15 has another reserved int in the place of flags, so that any flag
+ * is EINVAL there.
+ */
+#ifndef VMMCTL_CREATE_DESTROY_ON_CLOSE
+/* The VM goes when the descriptor that created it is closed. */
+#define	VMMCTL_CREATE_DESTROY_ON_CLOSE	0x1
 struct vmmctl_vm_create {
-	char	name[VM_MAX_NAMELEN + 1];
-	int	reserved[16];		/* zero */
+	char		name[VM_MAX_NAMELEN + 1];
+	uint32_t	flags;			/* VMMCTL_CREATE_* */
+	int		reserved[15];		/* zero */
 };
 struct vmmctl_vm_destroy {
 	char	name[VM_MAX_NAMELEN + 1];

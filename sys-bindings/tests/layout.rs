@@ -108,7 +108,7 @@ fn freebsd_layouts() -> Vec<Layout> {
         vm_rtc_data { offset, value };
         vm_cpu_topology { sockets, cores, threads, maxcpus };
         vm_readwrite_kernemu_device { vcpuid, gpa, value };
-        vmmctl_vm_create { name, reserved };
+        vmmctl_vm_create { name, flags, reserved };
         vmmctl_vm_destroy { name, reserved };
         vm_memseg_12 { segid, len, name };
         vm_memseg_14 { segid, len, name };
@@ -123,7 +123,7 @@ fn host_layouts() -> Vec<Layout> {
     layouts! { host:
         host_numa { policy, mask, mask_size };
         host_page { hpa, order, fresh };
-        vmm_rs_info { name, descr, value };
+        vmm_rs_info { name, descr, value, writable };
     }
 }
 

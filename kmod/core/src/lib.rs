@@ -11,6 +11,7 @@ pub mod devices;
 pub mod ept;
 pub mod exit;
 pub mod ioctl;
+pub mod limits;
 pub mod regs;
 pub mod stats;
 pub mod types;

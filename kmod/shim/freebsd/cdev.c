@@ -4,11 +4,18 @@
  * cdev.c: the character devices /dev/vmmctl, /dev/vmm/NAME and
  * /dev/vmm.io/NAME.SEG.  devfs waits for running operations and turns later
  * ones away by itself, so a struct host_cdev is a struct cdev.
+ *
+ * What is opened of vmmctl has a struct host_file, as devfs_set_cdevpriv(9)
+ * keeps it: devfs hands it to ctl_close() once, without a lock held, when the
+ * last descriptor is closed (by whatever thread that is: an exiting one, or the
+ * one that collects sockets nobody can reach) or from within destroy_dev(),
+ * which waits for those calls too.
  */
 #include <sys/param.h>
 #include <sys/systm.h>
 #include <sys/conf.h>
 #include <sys/fcntl.h>
+#include <sys/malloc.h>
 #include <sys/proc.h>
 #include <sys/ucred.h>
 #include <sys/uio.h>
@@ -16,7 +23,12 @@
 #include "../host.h"
 #include "shim.h"
 
+struct host_file {
+	char	unused;		/* it is an address, no more */
+};
+
 static d_open_t		ctl_open;
+static d_priv_dtor_t	ctl_close;
 static d_ioctl_t	ctl_ioctl;
 static d_open_t		vm_open;
 static d_ioctl_t	vm_ioctl;
@@ -65,7 +77,7 @@ host_cdev_create(const char *path, enum host_cdev_kind kind, void *arg,
 	mda.mda_flags = MAKEDEV_CHECKNAME | MAKEDEV_WAITOK;
 	mda.mda_devsw = switches[kind];
 	mda.mda_cr = __DECONST(struct ucred *, cred);
-	mda.mda_uid = UID_ROOT;
+	mda.mda_uid = cred == NULL ? UID_ROOT : mda.mda_cr->cr_uid;
 	mda.mda_gid = GID_WHEEL;
 	mda.mda_mode = 0600;
 	mda.mda_si_drv1 = arg;
@@ -93,19 +105,39 @@ static int
 ctl_open(struct cdev *dev __unused, int flags, int type __unused,
     struct thread *td __unused)
 {
+	struct host_file *file;
 	int error;
 
 	error = host_priv_vmm();
-	if (error == 0 && (flags & FWRITE) == 0)
-		error = EPERM;
+	if (error != 0)
+		return (error);
+	if ((flags & FWRITE) == 0)
+		return (EPERM);
+	file = malloc(sizeof(*file), M_VMM_RS, M_WAITOK);
+	error = devfs_set_cdevpriv(file, ctl_close);
+	if (error != 0)
+		free(file, M_VMM_RS);
 	return (error);
+}
+
+static void
+ctl_close(void *data)
+{
+	vmm_rs_ctl_close(data);
+	free(data, M_VMM_RS);
 }
 
 static int
 ctl_ioctl(struct cdev *dev __unused, u_long cmd, caddr_t data,
     int flags __unused, struct thread *td __unused)
 {
-	return (vmm_rs_ctl_ioctl(cmd, data));
+	void *file;
+	int error;
+
+	error = devfs_get_cdevpriv(&file);
+	if (error != 0)
+		return (error);
+	return (vmm_rs_ctl_ioctl(file, cmd, data));
 }
 
 static int

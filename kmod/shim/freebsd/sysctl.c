@@ -1,8 +1,9 @@
 /*-
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * sysctl.c: hw.vmm.  create and destroy take a VM's name; the informational
- * values below the node are those that the core enumerates.
+ * sysctl.c: hw.vmm.  create and destroy take a VM's name; the values below the
+ * node are those that the core enumerates.  A jail may write create and
+ * destroy, and nothing else.
  */
 #include <sys/param.h>
 #include <sys/systm.h>
@@ -89,19 +90,22 @@ info_add(uint32_t index, const struct vmm_rs_info *info)
 		parent = SYSCTL_CHILDREN(node);
 		part = strsep(&rest, ".");
 	}
-#define	ADD(ctltype, format)						\
+#define	ADD(access, format)						\
 	SYSCTL_ADD_PROC(&info_ctx, parent, OID_AUTO, part,		\
-	    (ctltype) | CTLFLAG_RD | CTLFLAG_MPSAFE, NULL, index,	\
+	    (access) | CTLFLAG_MPSAFE, NULL, index,			\
 	    info_request, format, info->descr)
 	switch (info->type) {
 	case VMM_RS_INT:
-		ADD(CTLTYPE_INT, "I");
+		ADD(CTLTYPE_INT | CTLFLAG_RD, "I");
 		break;
 	case VMM_RS_UINT:
-		ADD(CTLTYPE_UINT, "IU");
+		if (info->writable)
+			ADD(CTLTYPE_UINT | CTLFLAG_RW, "IU");
+		else
+			ADD(CTLTYPE_UINT | CTLFLAG_RD, "IU");
 		break;
 	case VMM_RS_ULONG:
-		ADD(CTLTYPE_ULONG, "LU");
+		ADD(CTLTYPE_ULONG | CTLFLAG_RD, "LU");
 		break;
 	}
 #undef ADD
@@ -114,6 +118,7 @@ info_request(struct sysctl_oid *oidp __unused, void *arg1 __unused,
 	struct vmm_rs_info info;
 	u_long wide;
 	u_int narrow;
+	int error;
 
 	if (!vmm_rs_info(index, &info))
 		return (ENOENT);
@@ -122,7 +127,13 @@ info_request(struct sysctl_oid *oidp __unused, void *arg1 __unused,
 		return (SYSCTL_OUT(req, &wide, sizeof(wide)));
 	}
 	narrow = info.value;	/* an int's bits as well */
-	return (SYSCTL_OUT(req, &narrow, sizeof(narrow)));
+	error = SYSCTL_OUT(req, &narrow, sizeof(narrow));
+	if (error != 0 || req->newptr == NULL)
+		return (error);
+	error = SYSCTL_IN(req, &narrow, sizeof(narrow));
+	if (error != 0)
+		return (error);
+	return (vmm_rs_info_set(index, narrow));
 }
 
 static int

@@ -2,12 +2,14 @@
  * SPDX-License-Identifier: BSD-2-Clause
  *
  * user.c: the calling process: its memory, its credential, and whether its
- * jail may use vmm (the jail parameter allow.vmm).
+ * jail may use vmm and pass devices through (the jail parameters allow.vmm and
+ * allow.vmm_ppt).
  */
 #include <sys/param.h>
 #include <sys/systm.h>
 #include <sys/jail.h>
 #include <sys/limits.h>
+#include <sys/priv.h>
 #include <sys/proc.h>
 #include <sys/ucred.h>
 #include <sys/uio.h>
@@ -15,25 +17,54 @@
 #include "../host.h"
 #include "shim.h"
 
-static unsigned int pr_allow_vmm;
+/*
+ * The privilege for the pass-through of devices came with 15.1; earlier kernels
+ * panic at a number that they don't know.
+ */
+#ifndef PRIV_VMM_PPTDEV
+#define	PRIV_VMM_PPTDEV		710
+#endif
+#define	HAS_PRIV_VMM_PPTDEV	(osreldate >= 1501000)
+
+static unsigned int pr_allow_vmm, pr_allow_vmm_ppt;
 
 void
 shim_priv_init(void)
 {
-	/* The kernel has no way to take it back; a second call finds it. */
+	/* The kernel has no way to take them back; a second call finds them. */
 	pr_allow_vmm = prison_add_allow(NULL, "vmm", NULL,
 	    "Allow use of vmm in a jail");
+	pr_allow_vmm_ppt = prison_add_allow(NULL, "vmm_ppt", NULL,
+	    "Allow use of vmm with ppt devices in a jail");
+}
+
+static int
+check_jail(unsigned int allow)
+{
+	struct ucred *cred;
+
+	cred = curthread->td_ucred;
+	if (jailed(cred) && !prison_allow(cred, allow))
+		return (EPERM);
+	return (0);
 }
 
 int
 host_priv_vmm(void)
 {
-	struct ucred *cred;
+	return (check_jail(pr_allow_vmm));
+}
 
-	cred = curthread->td_ucred;
-	if (jailed(cred) && !prison_allow(cred, pr_allow_vmm))
-		return (EPERM);
-	return (0);
+int
+host_priv_ppt(void)
+{
+	int error;
+
+	error = check_jail(pr_allow_vmm_ppt);
+	if (error == 0)
+		error = priv_check(curthread, HAS_PRIV_VMM_PPTDEV ?
+		    PRIV_VMM_PPTDEV : PRIV_DRIVER);
+	return (error);
 }
 
 struct host_cred *
@@ -55,6 +86,34 @@ host_cred_visible(const struct host_cred *cred)
 		return (true);
 	return (cr_cansee(curthread->td_ucred,
 	    __DECONST(struct ucred *, cred)) == 0);
+}
+
+/* The end of another user's VM is like that of its process; a jail's root has
+ * the privilege for what is in the jail. */
+int
+host_cred_may_destroy(const struct host_cred *cred)
+{
+	const struct ucred *owner, *mine;
+
+	owner = (const struct ucred *)cred;
+	mine = curthread->td_ucred;
+	if (mine->cr_uid == owner->cr_uid &&
+	    mine->cr_prison == owner->cr_prison)
+		return (0);
+	return (priv_check(curthread, PRIV_SIGNAL_DIFFCRED));
+}
+
+uint32_t
+host_cred_ruid(const struct host_cred *cred)
+{
+	return (((const struct ucred *)cred)->cr_ruid);
+}
+
+bool
+host_cred_is_host_root(const struct host_cred *cred)
+{
+	return (host_cred_ruid(cred) == 0 &&
+	    !jailed(__DECONST(struct ucred *, cred)));
 }
 
 int

@@ -6,6 +6,7 @@
  */
 #include <linux/cdev.h>
 #include <linux/completion.h>
+#include <linux/cred.h>
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/idr.h>
@@ -36,6 +37,8 @@ struct host_cdev {
 	void *arg;
 	int minor;
 	char *path;
+	kuid_t uid;		/* the owner of the file in /dev */
+	struct device *dev;
 };
 
 static dev_t first_number;
@@ -47,13 +50,23 @@ static DEFINE_MUTEX(nodes_lock);
 static const struct file_operations open_fops;
 static const struct file_operations *const kind_fops[];
 
-/* The node's mode; NULL leaves its name as it is. */
-static char *nodes_devnode(struct device *dev, umode_t *mode)
+/* What devtmpfs gives the node; NULL leaves its name as it is. */
+static char *nodes_devnode(struct device *dev, umode_t *mode, kuid_t *uid,
+			   kgid_t *gid)
 {
+	const struct host_cdev *node = dev_get_drvdata(dev);
+
 	if (mode)
 		*mode = 0600;
+	if (uid)
+		*uid = node->uid;
 	return NULL;
 }
+
+static const struct device_type nodes_type = {
+	.name = "vmm",
+	.devnode = nodes_devnode,
+};
 
 int shim_cdev_init(void)
 {
@@ -67,7 +80,6 @@ int shim_cdev_init(void)
 		error = PTR_ERR(nodes_class);
 		goto fail_region;
 	}
-	nodes_class->devnode = nodes_devnode;
 	cdev_init(&nodes_cdev, &open_fops);
 	nodes_cdev.owner = THIS_MODULE;
 	error = cdev_add(&nodes_cdev, first_number, MINORS);
@@ -124,11 +136,40 @@ static void node_remove(struct host_cdev *node)
 	mutex_unlock(&nodes_lock);
 }
 
+static void device_release(struct device *dev)
+{
+	kfree(dev);
+}
+
+/* device_create() and a type, which is what can say who owns the file. */
+static int node_add_device(struct host_cdev *node)
+{
+	struct device *dev;
+	int error;
+
+	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
+	if (!dev)
+		return -ENOMEM;
+	device_initialize(dev);
+	dev->devt = first_number + node->minor;
+	dev->class = nodes_class;
+	dev->type = &nodes_type;
+	dev->release = device_release;
+	dev_set_drvdata(dev, node);
+	error = dev_set_name(dev, "%s", node->path);
+	if (!error)
+		error = device_add(dev);
+	if (error)
+		put_device(dev);
+	else
+		node->dev = dev;
+	return error;
+}
+
 int host_cdev_create(const char *path, enum host_cdev_kind kind, void *arg,
 		     const struct host_cred *cred, struct host_cdev **cdevp)
 {
 	struct host_cdev *node;
-	struct device *dev;
 	int error;
 
 	/* It fails when unloading has begun. */
@@ -143,18 +184,16 @@ int host_cdev_create(const char *path, enum host_cdev_kind kind, void *arg,
 	init_completion(&node->idle);
 	node->kind = kind;
 	node->arg = arg;
+	node->uid = cred ? ((const struct cred *)cred)->euid : GLOBAL_ROOT_UID;
 	node->path = kstrdup(path, GFP_KERNEL_ACCOUNT);
 	if (!node->path)
 		goto fail_node;
 	error = node_insert(node);
 	if (error)
 		goto fail_node;
-	dev = device_create(nodes_class, NULL, first_number + node->minor,
-			    NULL, "%s", path);
-	if (IS_ERR(dev)) {
-		error = PTR_ERR(dev);
+	error = node_add_device(node);
+	if (error)
 		goto fail_insert;
-	}
 	*cdevp = node;
 	return 0;
 
@@ -191,7 +230,7 @@ void host_cdev_destroy(struct host_cdev *node)
 {
 	const bool holds_module = node->kind == HOST_CDEV_VM;
 
-	device_destroy(nodes_class, first_number + node->minor);
+	device_unregister(node->dev);
 	node_remove(node);
 	WRITE_ONCE(node->dead, true);
 	smp_mb();
@@ -235,16 +274,30 @@ static int node_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-static int call_ioctl(struct host_cdev *node, unsigned int cmd, void *data)
+/* What was opened of vmmctl is the struct file that all its descriptors share. */
+static struct host_file *ctl_file(struct file *file)
 {
+	return (struct host_file *)file;
+}
+
+/* The last close, by whatever process; an open file holds the module. */
+static int ctl_release(struct inode *inode, struct file *file)
+{
+	vmm_rs_ctl_close(ctl_file(file));
+	return node_release(inode, file);
+}
+
+static int call_ioctl(struct file *file, unsigned int cmd, void *data)
+{
+	struct host_cdev *node = file->private_data;
+
 	if (node->kind == HOST_CDEV_CTL)
-		return vmm_rs_ctl_ioctl(cmd, data);
+		return vmm_rs_ctl_ioctl(ctl_file(file), cmd, data);
 	return vmm_rs_vm_ioctl(node->arg, cmd, data);
 }
 
 /* What FreeBSD's ioctl(2) does before and after it calls a driver. */
-static long bsd_ioctl(struct host_cdev *node, unsigned int cmd,
-		      unsigned long uarg)
+static long bsd_ioctl(struct file *file, unsigned int cmd, unsigned long uarg)
 {
 	const size_t size = BSD_IOCPARM_LEN(cmd);
 	u64 small[32];
@@ -257,7 +310,7 @@ static long bsd_ioctl(struct host_cdev *node, unsigned int cmd,
 		if (size != 0 && size != sizeof(int))
 			return -ENOTTY;
 		small[0] = uarg;
-		return shim_errno(call_ioctl(node, cmd, small));
+		return shim_errno(call_ioctl(file, cmd, small));
 	}
 	if (size == 0)
 		return -ENOTTY;
@@ -271,7 +324,7 @@ static long bsd_ioctl(struct host_cdev *node, unsigned int cmd,
 		memset(data, 0, size);
 	else if (copy_from_user(data, (void __user *)uarg, size))
 		goto out;
-	error = shim_errno(call_ioctl(node, cmd, data));
+	error = shim_errno(call_ioctl(file, cmd, data));
 	if (!error && (cmd & BSD_IOC_OUT) &&
 	    copy_to_user((void __user *)uarg, data, size))
 		error = -EFAULT;
@@ -289,7 +342,7 @@ static long node_ioctl(struct file *file, unsigned int cmd, unsigned long uarg)
 
 	if (!op_begin(node))
 		return -ENXIO;
-	error = bsd_ioctl(node, cmd, uarg);
+	error = bsd_ioctl(file, cmd, uarg);
 	op_end(node);
 	return error;
 }
@@ -384,7 +437,7 @@ static const struct file_operations open_fops = {
 
 static const struct file_operations ctl_fops = {
 	.owner = THIS_MODULE,
-	.release = node_release,
+	.release = ctl_release,
 	.unlocked_ioctl = node_ioctl,
 	.llseek = noop_llseek,
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
  * sysctl.c: hw.vmm, under /proc/sys/hw/vmm. create and destroy take a VM's
- * name; the informational values are those that the core enumerates.
+ * name; the other values are those that the core enumerates.
  */
 #include <linux/kernel.h>
 #include <linux/limits.h>
@@ -14,7 +14,7 @@
 
 #define ROOT	"hw/vmm"
 
-/* One informational value: a table of its own, for its own directory. */
+/* One value: a table of its own, for its own directory. */
 struct info {
 	struct list_head link;
 	u32 index;
@@ -72,6 +72,22 @@ static struct ctl_table requests[] = {
 	{ }
 };
 
+/* The kernel has put a terminator behind what was written. */
+static int info_write(const struct info *info, char *text, size_t *lenp,
+		      loff_t *ppos)
+{
+	u64 value;
+	int error;
+
+	if (*ppos)
+		return -EINVAL;
+	error = kstrtou64(strim(text), 0, &value);
+	if (error)
+		return error;
+	*ppos += *lenp;
+	return shim_errno(vmm_rs_info_set(info->index, value));
+}
+
 static int info_request(struct ctl_table *table, int write, void *buffer,
 			size_t *lenp, loff_t *ppos)
 {
@@ -80,6 +96,8 @@ static int info_request(struct ctl_table *table, int write, void *buffer,
 	char text[24];
 	size_t len;
 
+	if (write)
+		return info_write(info, buffer, lenp, ppos);
 	if (!vmm_rs_info(info->index, &value))
 		return -ENOENT;
 	if (*ppos) {
@@ -114,7 +132,7 @@ static int info_add(u32 index, const struct vmm_rs_info *value)
 	file = strrchr(info->path, '/');
 	*file++ = '\0';
 	info->table[0].procname = file;
-	info->table[0].mode = 0444;
+	info->table[0].mode = value->writable ? 0644 : 0444;
 	info->table[0].proc_handler = info_request;
 	info->table[0].extra1 = info;
 	info->header = register_sysctl(info->path, info->table);

@@ -16,6 +16,11 @@ int host_priv_vmm(void)
 	return current_user_ns() == &init_user_ns ? 0 : HOST_EPERM;
 }
 
+int host_priv_ppt(void)
+{
+	return capable(CAP_SYS_RAWIO) ? 0 : HOST_EPERM;
+}
+
 struct host_cred *host_cred_hold_current(void)
 {
 	return (struct host_cred *)get_current_cred();
@@ -30,8 +35,27 @@ bool host_cred_visible(const struct host_cred *cred)
 {
 	const struct cred *owner = (const struct cred *)cred;
 
-	return !owner || uid_eq(owner->uid, current_uid()) ||
-	       capable(CAP_SYS_ADMIN);
+	return !owner || owner->user_ns == current_user_ns();
+}
+
+int host_cred_may_destroy(const struct host_cred *cred)
+{
+	const struct cred *owner = (const struct cred *)cred;
+
+	if (uid_eq(owner->euid, current_euid()) &&
+	    owner->user_ns == current_user_ns())
+		return 0;
+	return capable(CAP_SYS_ADMIN) ? 0 : HOST_EPERM;
+}
+
+uint32_t host_cred_ruid(const struct host_cred *cred)
+{
+	return __kuid_val(((const struct cred *)cred)->uid);
+}
+
+bool host_cred_is_host_root(const struct host_cred *cred)
+{
+	return uid_eq(((const struct cred *)cred)->uid, GLOBAL_ROOT_UID);
 }
 
 int host_copyin(uint64_t uaddr, void *kaddr, size_t len)

@@ -8,6 +8,7 @@ use vmm_core::types::{Errno, Gpa};
 
 use super::registry::{Module, VmDevice};
 use super::{ioctl, memory};
+use crate::host::cdev::CtlFile;
 use crate::host::ffi;
 use crate::host::memobj::MemObj;
 use crate::host::user::Uio;
@@ -53,7 +54,7 @@ extern "C" fn vmm_rs_cpu_resume() -> c_int {
 unsafe extern "C" fn vmm_rs_create(name: *const c_char) -> c_int {
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(name) };
-    answer(VmName::new(name.to_bytes()).and_then(|name| Module::get()?.create(name)))
+    answer(VmName::new(name.to_bytes()).and_then(|name| Module::get()?.create(name, None)))
 }
 
 /// # Safety
@@ -84,18 +85,35 @@ unsafe extern "C" fn vmm_rs_info(index: u32, out: *mut ffi::vmm_rs_info) -> bool
             descr: info.descr.as_ptr(),
             type_,
             value,
+            writable: Module::is_writable(&info),
         })
     };
     true
 }
 
+#[unsafe(no_mangle)]
+extern "C" fn vmm_rs_info_set(index: u32, value: u64) -> c_int {
+    answer(Module::get().and_then(|m| m.set_info(index as usize, value)))
+}
+
 /// # Safety
 /// `data` has the bytes that `cmd` tells.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn vmm_rs_ctl_ioctl(cmd: u64, data: *mut c_void) -> c_int {
+unsafe extern "C" fn vmm_rs_ctl_ioctl(
+    file: *mut ffi::host_file,
+    cmd: u64,
+    data: *mut c_void,
+) -> c_int {
     // SAFETY: the caller's promise.
     let data = unsafe { parameter(cmd, data) };
-    answer(ioctl::ctl(cmd, data))
+    answer(ioctl::ctl(CtlFile::from_raw(file), cmd, data))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn vmm_rs_ctl_close(file: *mut ffi::host_file) {
+    if let Ok(module) = Module::get() {
+        module.close(CtlFile::from_raw(file));
+    }
 }
 
 /// # Safety

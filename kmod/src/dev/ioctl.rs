@@ -15,6 +15,7 @@ use vmm_core::stats::Stat;
 use vmm_core::types::Errno;
 
 use super::registry::{Module, VmDevice};
+use crate::host::cdev::CtlFile;
 use crate::host::memobj::NumaPolicy;
 use crate::host::user::{copyin, copyout};
 use crate::host::{thread, time};
@@ -23,9 +24,12 @@ use crate::vm::vcpu::Frozen;
 use crate::vm::{AllFrozen, Vm, fetch, mmio, run};
 
 /// VMMCTL_VM_CREATE and VMMCTL_VM_DESTROY.
-pub fn ctl(cmd: u64, data: &[u8]) -> Result<(), Errno> {
+pub fn ctl(file: CtlFile, cmd: u64, data: &[u8]) -> Result<(), Errno> {
     match abi::decode_ctl(cmd, data)? {
-        CtlRequest::Create(name) => Module::get()?.create(name),
+        CtlRequest::Create {
+            name,
+            destroy_on_close,
+        } => Module::get()?.create(name, destroy_on_close.then_some(file)),
         CtlRequest::Destroy(name) => Module::get()?.destroy(&name),
     }
 }
@@ -35,8 +39,7 @@ pub fn vm(device: &VmDevice, cmd: u64, data: &mut [u8]) -> Result<(), Errno> {
     let entry = abi::lookup(cmd).ok_or(Errno::ENOTTY)?;
     match entry.privilege {
         Privilege::None => {}
-        // No device can be passed through, so what a jail lacks for vmm decides.
-        Privilege::PptDev => thread::check_vmm_privilege()?,
+        Privilege::PptDev => thread::check_ppt_privilege()?,
     }
     if !device.usable() {
         return Err(Errno::ENXIO);

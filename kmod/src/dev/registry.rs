@@ -9,16 +9,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use vmm_core::ioctl::{SegId, SegName, VM_MAXCPU, VmName};
+use vmm_core::ioctl::{SegId, SegName, VmName};
+use vmm_core::limits::{self, VmLimit};
 use vmm_core::types::Errno;
 
-use crate::host::cdev::{Cdev, Cred, Kind};
+use crate::host::cdev::{Cdev, Cred, CtlFile, Kind};
 use crate::host::memobj::{MemObj, NumaPolicy};
 use crate::host::sync::{SpinLock, SxLock};
 use crate::host::{cpu, thread, time};
+use crate::log_warn;
 use crate::vm::Vm;
 use crate::vm::ops::{Info, InfoValue, VmmOps};
-use crate::{log_info, log_warn};
 
 /// The loaded module.
 static MODULE: SpinLock<Option<Arc<Module>>> = SpinLock::new(None);
@@ -29,14 +30,22 @@ pub struct Module {
     max_vcpus: u16,
     /// hw.vmm.halt_detection
     halt_detection: bool,
-    vms: SxLock<Vec<Registered>>,
+    /// hw.vmm.maxvmms
+    limit: SpinLock<VmLimit>,
+    vms: SxLock<Vms>,
     /// Dropped by unload before the backend is turned off.
     ctl: SpinLock<Option<Cdev>>,
 }
 
+struct Vms {
+    list: Vec<Registered>,
+    /// Unloading has begun: whoever still has /dev/vmmctl open creates no VM any more.
+    unloading: bool,
+}
+
 struct Registered {
     device: Arc<VmDevice>,
-    /// `None` while the VM is being created or destroyed.
+    /// `None` while the VM is being destroyed.
     node: Option<Cdev>,
 }
 
@@ -45,6 +54,10 @@ pub struct VmDevice {
     pub vm: Vm,
     backend: &'static dyn VmmOps,
     owner: Cred,
+    /// The VM goes when this is closed.
+    goes_with: Option<CtlFile>,
+    /// Held by whoever destroys it: a second one waits until it is gone.
+    ending: SxLock<()>,
     /// The nodes of the device memory segments, /dev/vmm.io/NAME.SEG.
     segments: SxLock<Vec<SegmentNode>>,
 }
@@ -58,7 +71,13 @@ struct SegmentNode {
 impl Module {
     /// Turns the backend on and makes /dev/vmmctl.
     pub fn load(backend: &'static dyn VmmOps) -> Result<(), Errno> {
-        let vms = SxLock::new(c"vmm vms", Vec::new())?;
+        let vms = SxLock::new(
+            c"vmm vms",
+            Vms {
+                list: Vec::new(),
+                unloading: false,
+            },
+        )?;
         backend.modinit()?;
         // SAFETY: vmmctl's functions take no argument.
         let ctl = match unsafe { Cdev::new(c"vmmctl", Kind::Ctl, core::ptr::null_mut(), None) } {
@@ -76,6 +95,7 @@ impl Module {
             backend,
             max_vcpus: max_vcpus(),
             halt_detection: time::tunable(c"halt_detection", 1) != 0,
+            limit: SpinLock::new(vm_limit()),
             vms,
             ctl: SpinLock::new(Some(ctl)),
         });
@@ -92,15 +112,18 @@ impl Module {
     pub fn unload() -> Result<(), Errno> {
         let module = Self::get()?;
         {
-            let vms = module.vms.write();
-            if !vms.is_empty() {
+            let mut vms = module.vms.write();
+            if !vms.list.is_empty() {
                 log_warn!(
                     "cannot unload: {} VM(s) exist; destroy them with bhyvectl --vm=NAME --destroy",
-                    vms.len()
+                    vms.list.len()
                 );
                 return Err(Errno::EBUSY);
             }
+            vms.unloading = true;
         }
+        // Waits for requests, and closes what is still open of it: without the lock, which
+        // both may want.
         let ctl = module.ctl.lock().take();
         drop(ctl);
         module.backend.modcleanup();
@@ -137,25 +160,54 @@ impl Module {
         })
     }
 
-    /// Makes a VM and its node. EEXIST if the name is taken.
-    pub fn create(&self, name: VmName) -> Result<(), Errno> {
+    /// Changes one of them. EINVAL for what it can't be, EPERM for what can't be changed.
+    pub fn set_info(&self, index: usize, value: u64) -> Result<(), Errno> {
+        match self.info(index) {
+            Some(info) if Self::is_writable(&info) => {
+                let most = i64::try_from(value).map_err(|_| Errno::EINVAL)?;
+                self.limit.lock().set(most)
+            }
+            _ => Err(Errno::EPERM),
+        }
+    }
+
+    pub fn is_writable(info: &Info) -> bool {
+        info.name == MAX_VMMS
+    }
+
+    /// Makes a VM and its node. EEXIST if the name is taken, ENOMEM if its user has as many
+    /// as hw.vmm.maxvmms allows.
+    pub fn create(&self, name: VmName, goes_with: Option<CtlFile>) -> Result<(), Errno> {
         thread::check_vmm_privilege()?;
         let path = CString::new(format!("vmm/{}", name.as_str())).map_err(|_| Errno::EINVAL)?;
         let mut vms = self.vms.write();
-        if vms.iter().any(|r| r.device.vm.name == name) {
+        if vms.unloading {
+            return Err(Errno::ENXIO);
+        }
+        // Whoever it belongs to: the name is that of a file in /dev.
+        if vms.list.iter().any(|r| r.device.vm.name == name) {
             return Err(Errno::EEXIST);
+        }
+        let owner = Cred::current()?;
+        let limit = *self.limit.lock();
+        if !limit.admits(
+            owner.payer(),
+            vms.list.iter().map(|r| r.device.owner.payer()),
+        ) {
+            return Err(Errno::ENOMEM);
         }
         let device = Arc::new(VmDevice {
             vm: Vm::new(name, self.backend, self.max_vcpus, self.halt_detection)?,
             backend: self.backend,
-            owner: Cred::current()?,
+            owner,
+            goes_with,
+            ending: SxLock::new(c"vmm ending", ())?,
             segments: SxLock::new(c"vmm.io nodes", Vec::new())?,
         });
         let arg = Arc::as_ptr(&device).cast_mut().cast();
         // SAFETY: arg is a VmDevice, which `vms` keeps until its node has been dropped.
         let node = unsafe { Cdev::new(&path, Kind::Vm, arg, Some(&device.owner)) }?;
-        log_info!("/dev/{} created", path.to_string_lossy());
-        vms.push(Registered {
+        vms.list.push(Registered {
             device,
             node: Some(node),
         });
@@ -163,18 +215,45 @@ impl Module {
     }
 
     /// Ends a VM wherever it is and removes it. EINVAL if there is none that the caller
-    /// may see.
+    /// may see, EPERM if that is another user's.
     pub fn destroy(&self, name: &VmName) -> Result<(), Errno> {
         thread::check_vmm_privilege()?;
-        let (device, node) = {
+        let device = {
+            let vms = self.vms.read();
+            let mut devices = vms.list.iter().map(|r| &r.device);
+            let found = devices.find(|d| d.vm.name == *name && d.owner.visible());
+            found.ok_or(Errno::EINVAL)?.clone()
+        };
+        device.owner.check_destroy()?;
+        self.remove(&device)
+    }
+
+    /// Ends the VMs that go with what was closed; they are gone when it returns.
+    pub fn close(&self, file: CtlFile) {
+        loop {
+            let device = {
+                let vms = self.vms.read();
+                let mut devices = vms.list.iter().map(|r| &r.device);
+                devices.find(|d| d.goes_with == Some(file)).cloned()
+            };
+            let Some(device) = device else { return };
+            // An error says that somebody else has removed it meanwhile.
+            let _ = self.remove(&device);
+        }
+    }
+
+    /// Ends a VM and takes it off the list. EINVAL if somebody else was faster; it is gone
+    /// by then, too.
+    fn remove(&self, device: &Arc<VmDevice>) -> Result<(), Errno> {
+        // Outside of the registry's lock, which everybody else needs meanwhile.
+        let _only_one = device.ending.write();
+        let node = {
             let mut vms = self.vms.write();
-            let found = vms
-                .iter_mut()
-                .find(|r| r.device.vm.name == *name && r.device.owner.visible());
-            let registered = found.ok_or(Errno::EINVAL)?;
-            // Without a node somebody else is destroying it.
-            let node = registered.node.take().ok_or(Errno::EINVAL)?;
-            (registered.device.clone(), node)
+            let mut all = vms.list.iter_mut();
+            let registered = all.find(|r| Arc::ptr_eq(&r.device, device));
+            registered
+                .and_then(|r| r.node.take())
+                .ok_or(Errno::EINVAL)?
         };
         device.vm.end_for_good();
         // Waits until no thread is in one of the device's functions.
@@ -182,8 +261,8 @@ impl Module {
         device.segments.write().clear();
         self.vms
             .write()
-            .retain(|r| !Arc::ptr_eq(&r.device, &device));
-        log_info!("/dev/vmm/{} destroyed", name.as_str());
+            .list
+            .retain(|r| !Arc::ptr_eq(&r.device, device));
         Ok(())
     }
 }
@@ -192,12 +271,18 @@ impl Module {
 /// all but the longest names of segments that FreeBSD 12's request can give.
 const SPECNAMELEN: usize = 255;
 
+/// The value that can be changed.
+const MAX_VMMS: &CStr = c"maxvmms";
+
 type Row = (&'static CStr, &'static CStr, fn(&Module) -> InfoValue);
 
 /// What programs that know FreeBSD's module ask for, with the answer for this one.
 const INFO: &[Row] = &[
     (c"maxcpu", c"Maximum number of vCPUs", |m| {
         InfoValue::Uint(m.max_vcpus.into())
+    }),
+    (MAX_VMMS, c"Maximum number of VMM instances per user", |m| {
+        InfoValue::Uint(m.limit.lock().get())
     }),
     (
         c"halt_detection",
@@ -276,10 +361,22 @@ impl VmDevice {
 /// hw.vmm.maxcpu: as many as the host has CPUs unless the tunable says otherwise.
 fn max_vcpus() -> u16 {
     let wanted = time::tunable(c"maxcpu", i64::from(cpu::ncpus()));
-    let limit = i64::from(VM_MAXCPU);
-    if wanted > limit {
-        log_warn!("hw.vmm.maxcpu={wanted} is more than can be: using {limit}");
+    let most = limits::max_vcpus(wanted);
+    // FreeBSD says nothing about 0 either.
+    if wanted != 0 && wanted != i64::from(most) {
+        log_warn!("hw.vmm.maxcpu={wanted} cannot be: using {most}");
     }
-    // In range after the clamp.
-    wanted.clamp(1, limit) as u16
+    most
+}
+
+/// hw.vmm.maxvmms, as the tunable or the default says.
+fn vm_limit() -> VmLimit {
+    const UNSET: i64 = i64::MIN;
+    let mut limit = VmLimit::new(cpu::ncpus());
+    let wanted = time::tunable(c"maxvmms", UNSET);
+    if wanted != UNSET && limit.set(wanted).is_err() {
+        let default = limit.get();
+        log_warn!("hw.vmm.maxvmms={wanted} is no number of VMs: using {default}");
+    }
+    limit
 }

@@ -3,6 +3,7 @@
 use core::ffi::{CStr, c_void};
 use core::ptr::NonNull;
 
+use vmm_core::limits::Payer;
 use vmm_core::types::Errno;
 
 use super::ffi;
@@ -32,12 +33,42 @@ impl Cred {
         // SAFETY: the credential is held.
         unsafe { ffi::host_cred_visible(self.raw.as_ptr()) }
     }
+
+    /// EPERM unless the current thread, which sees what this credential owns, may end it:
+    /// the same user in the same jail, or a privileged one.
+    pub fn check_destroy(&self) -> Result<(), Errno> {
+        // SAFETY: the credential is held.
+        Errno::check(unsafe { ffi::host_cred_may_destroy(self.raw.as_ptr()) })
+    }
+
+    /// Whom limits count.
+    pub fn payer(&self) -> Payer {
+        let raw = self.raw.as_ptr();
+        // SAFETY: the credential is held.
+        unsafe {
+            Payer {
+                ruid: ffi::host_cred_ruid(raw),
+                host_root: ffi::host_cred_is_host_root(raw),
+            }
+        }
+    }
 }
 
 impl Drop for Cred {
     fn drop(&mut self) {
         // SAFETY: this value is one hold.
         unsafe { ffi::host_cred_release(self.raw.as_ptr()) }
+    }
+}
+
+/// What was opened once of /dev/vmmctl, however many descriptors it has: its address in the
+/// host, which is compared and never read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CtlFile(usize);
+
+impl CtlFile {
+    pub fn from_raw(raw: *const ffi::host_file) -> Self {
+        Self(raw.addr())
     }
 }
 

@@ -3,7 +3,10 @@
 
 use core::fmt;
 
-use super::ffi;
+use vmm_core::limits::LogLimit;
+
+use super::sync::SpinLock;
+use super::{ffi, time};
 
 /// The longest line; what is beyond is cut.
 const LINE: usize = 400;
@@ -49,8 +52,21 @@ pub enum Level {
     Err,
 }
 
+/// What guests and users do is logged too, so that lines are limited.
+static LIMIT: SpinLock<LogLimit> = SpinLock::new(LogLimit::new());
+
 /// One line; the macros below call it. Context: any.
 pub fn log(level: Level, args: fmt::Arguments<'_>) {
+    let admitted = LIMIT.lock().admits(time::uptime_ns());
+    match admitted {
+        None => return,
+        Some(0) => {}
+        Some(left_out) => print(level, format_args!("{left_out} lines left out")),
+    }
+    print(level, args);
+}
+
+fn print(level: Level, args: fmt::Arguments<'_>) {
     let level = match level {
         Level::Info => ffi::HOST_LOG_INFO,
         Level::Warn => ffi::HOST_LOG_WARN,

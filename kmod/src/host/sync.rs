@@ -1,7 +1,7 @@
 //! Locks and sleeping.
 //!
-//! Lock order, outermost first: the registry of VMs (`dev`), a VM's memory lock, its vcpu
-//! table, a vcpu's contents ([`SxLock`]s); then the [`SpinLock`]s, none of which is held
+//! Lock order, outermost first: a VM's end, the registry of VMs (both `dev`), a VM's memory
+//! lock, its vcpu table, a vcpu's contents ([`SxLock`]s); then the [`SpinLock`]s, none of which is held
 //! while another is taken. No lock is held across a VM entry except a vcpu's contents.
 
 use core::cell::UnsafeCell;

@@ -22,3 +22,10 @@ pub fn check_vmm_privilege() -> Result<(), Errno> {
     // SAFETY: called in thread context only.
     Errno::check(unsafe { ffi::host_priv_vmm() })
 }
+
+/// Whether the current thread may give the host's devices to guests (a jail needs
+/// allow.vmm_ppt).
+pub fn check_ppt_privilege() -> Result<(), Errno> {
+    // SAFETY: called in thread context only.
+    Errno::check(unsafe { ffi::host_priv_ppt() })
+}

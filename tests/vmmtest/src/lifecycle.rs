@@ -19,10 +19,10 @@ crate::tests! {
     the_vcpu_moves_between_cpus,
 }
 
-const SPIN: [u8; 2] = [0xeb, 0xfe]; // jmp $
+pub const SPIN: [u8; 2] = [0xeb, 0xfe]; // jmp $
 
 /// Runs the vcpu in a thread of its own until it returns something else than "run again".
-fn in_background(m: &Machine) -> mpsc::Receiver<Result<Exit, vmmapi::Error>> {
+pub fn in_background(m: &Machine) -> mpsc::Receiver<Result<Exit, vmmapi::Error>> {
     let (send, receive) = mpsc::channel();
     let cpu = m.cpu.clone();
     thread::spawn(move || {
@@ -39,7 +39,9 @@ fn in_background(m: &Machine) -> mpsc::Receiver<Result<Exit, vmmapi::Error>> {
     receive
 }
 
-fn ended(background: &mpsc::Receiver<Result<Exit, vmmapi::Error>>) -> Result<Exit, vmmapi::Error> {
+pub fn ended(
+    background: &mpsc::Receiver<Result<Exit, vmmapi::Error>>,
+) -> Result<Exit, vmmapi::Error> {
     background
         .recv_timeout(Duration::from_secs(60))
         .expect("the vcpu's thread never returned")

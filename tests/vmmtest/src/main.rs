@@ -13,6 +13,7 @@ mod lifecycle;
 mod machine;
 mod mapping;
 mod memory;
+mod owner;
 mod registers;
 
 use std::panic::catch_unwind;
@@ -26,6 +27,9 @@ type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if wanted.first().is_some_and(|arg| arg == owner::AS_OTHER) {
+        return owner::as_other();
+    }
     let tests = [
         exits::TESTS,
         emulate::TESTS,
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         compat::TESTS,
         devices::TESTS,
         lifecycle::TESTS,
+        owner::TESTS,
     ]
     .concat();
     let chosen: Vec<Test> = tests

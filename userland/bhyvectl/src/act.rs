@@ -120,7 +120,7 @@ pub fn run(request: &Request, vendor: Vendor, progname: &str) -> Result<(), Fail
 fn open(request: &Request) -> Result<Vm, Failure> {
     let flags = OpenFlags {
         create: request.action == Some(Action::Create),
-        reinit: false,
+        ..OpenFlags::default()
     };
     Vm::open_with(&request.vm, flags).map_err(|error| Failure::Open {
         vm: request.vm.clone(),

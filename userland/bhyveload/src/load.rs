@@ -47,8 +47,8 @@ impl Opened {
             Ok(vm) => Self { vm, is_new: true },
             Err(error) if error.is(libc::EEXIST) => {
                 let flags = OpenFlags {
-                    create: false,
                     reinit: true,
+                    ..OpenFlags::default()
                 };
                 let vm = Vm::open_with(&options.vm, flags)?;
                 Self { vm, is_new: false }

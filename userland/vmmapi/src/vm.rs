@@ -38,6 +38,10 @@ pub(crate) struct Shared {
 pub struct OpenFlags {
     /// Create the VM if there is none of that name.
     pub create: bool,
+    /// A VM that is created goes with its last handle, however the process ends; one that
+    /// was there before doesn't (VMMAPI_OPEN_CREATE_DESTROY_ON_CLOSE). FreeBSD 15's own
+    /// module refuses this with EINVAL.
+    pub destroy_on_close: bool,
     /// Reset it (VM_REINIT) if it was there before.
     pub reinit: bool,
 }
@@ -56,7 +60,7 @@ impl Vm {
     /// Creates a VM and opens it. EEXIST when there is one of that name.
     pub fn create(name: &str) -> Result<Self, Error> {
         let control = control()?;
-        create(&control, name)?;
+        create(&control, name, OpenFlags::default())?;
         Self::open_created(control, name)
     }
 
@@ -78,7 +82,7 @@ impl Vm {
                 Ok(vm)
             }
             Err(libc::ENOENT) if flags.create => {
-                create(&control, name)?;
+                create(&control, name, flags)?;
                 Self::open_created(control, name)
             }
             Err(errno) => Err(open_error(name, errno)),
@@ -109,7 +113,8 @@ impl Vm {
         }
     }
 
-    /// Closes this handle; the VM lives on. The device closes with the last handle.
+    /// Closes this handle; the VM lives on, unless it was created to go with its last one.
+    /// The device closes with the last handle.
     pub fn close(self) {}
 
     /// Destroys the VM. Other handles get errors from then on, and guest memory that is
@@ -300,22 +305,34 @@ fn control() -> Result<Control, Error> {
     }
 }
 
-fn create(control: &Control, name: &str) -> Result<(), Error> {
+fn create(control: &Control, name: &str, flags: OpenFlags) -> Result<(), Error> {
     control
-        .create(&valid_name(name)?)
-        .map_err(|errno| ctl_error("VMMCTL_VM_CREATE", name, errno))
+        .create(&valid_name(name)?, flags.destroy_on_close)
+        .map_err(|errno| {
+            let hint = match errno {
+                libc::ENOMEM => {
+                    " (short of memory, or as many VMs as hw.vmm.maxvmms allows a user)"
+                }
+                _ => "",
+            };
+            ctl_error("VMMCTL_VM_CREATE", name, hint, errno)
+        })
 }
 
 fn destroy_by(control: &Control, name: &str) -> Result<(), Error> {
-    control
-        .destroy(&valid_name(name)?)
-        .map_err(|errno| ctl_error("VMMCTL_VM_DESTROY", name, errno))
+    control.destroy(&valid_name(name)?).map_err(|errno| {
+        let hint = match errno {
+            libc::EPERM => " (another user's)",
+            _ => "",
+        };
+        ctl_error("VMMCTL_VM_DESTROY", name, hint, errno)
+    })
 }
 
-fn ctl_error(call: &'static str, name: &str, errno: Errno) -> Error {
+fn ctl_error(call: &'static str, name: &str, hint: &str, errno: Errno) -> Error {
     Error::Call {
         call,
-        thing: name.to_owned(),
+        thing: format!("{name}{hint}"),
         errno,
     }
 }

@@ -2,7 +2,7 @@
 
 use vmm_sys as sys;
 
-use super::fields::{array, get_chars};
+use super::fields::{array, get, get_chars};
 use super::name::VmName;
 use crate::types::Errno;
 
@@ -10,33 +10,63 @@ use crate::types::Errno;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CtlRequest {
     /// EEXIST when there is such a VM.
-    Create(VmName),
+    Create {
+        name: VmName,
+        /// VMMCTL_CREATE_DESTROY_ON_CLOSE: the VM goes with the descriptor that the
+        /// request came through.
+        destroy_on_close: bool,
+    },
     /// EINVAL when there is none, or none that the caller may see.
     Destroy(VmName),
 }
 
+const CREATE: u64 = sys::ioctl::VMMCTL_VM_CREATE.code() as u64;
+const DESTROY: u64 = sys::ioctl::VMMCTL_VM_DESTROY.code() as u64;
+
 /// The request behind a command and its parameter structure. ENOTTY for an unknown
-/// command, EINVAL for a bad name or reserved fields that are not 0.
+/// command, EINVAL for a bad name, a flag that there isn't, or reserved fields that are
+/// not 0.
 pub fn decode_ctl(cmd: u64, data: &[u8]) -> Result<CtlRequest, Errno> {
-    const CREATE: u64 = sys::ioctl::VMMCTL_VM_CREATE.code() as u64;
-    const DESTROY: u64 = sys::ioctl::VMMCTL_VM_DESTROY.code() as u64;
-    let make = match cmd {
-        CREATE => CtlRequest::Create,
-        DESTROY => CtlRequest::Destroy,
-        _ => return Err(Errno::ENOTTY),
-    };
-    // Both have the same structure.
-    const LEN: usize = size_of::<sys::vmmctl_vm_create>();
-    const _: () = assert!(LEN == size_of::<sys::vmmctl_vm_destroy>());
-    if data.len() < LEN {
-        return Err(Errno::EINVAL);
+    match cmd {
+        CREATE => create(data),
+        DESTROY => destroy(data),
+        _ => Err(Errno::ENOTTY),
     }
-    let reserved: [u8; 64] = array(data, core::mem::offset_of!(sys::vmmctl_vm_create, reserved));
-    if reserved != [0; 64] {
+}
+
+fn create(data: &[u8]) -> Result<CtlRequest, Errno> {
+    whole::<sys::vmmctl_vm_create>(data)?;
+    let flags = get!(data, sys::vmmctl_vm_create, flags: u32);
+    let reserved: [u8; 60] = array(data, core::mem::offset_of!(sys::vmmctl_vm_create, reserved));
+    if flags & !sys::VMMCTL_CREATE_DESTROY_ON_CLOSE != 0 || reserved != [0; 60] {
         return Err(Errno::EINVAL);
     }
     let name = get_chars!(data, sys::vmmctl_vm_create, name: VmName::MAX_LEN + 1);
-    VmName::from_chars(&name).map(make)
+    Ok(CtlRequest::Create {
+        name: VmName::from_chars(&name)?,
+        destroy_on_close: flags & sys::VMMCTL_CREATE_DESTROY_ON_CLOSE != 0,
+    })
+}
+
+fn destroy(data: &[u8]) -> Result<CtlRequest, Errno> {
+    whole::<sys::vmmctl_vm_destroy>(data)?;
+    let reserved: [u8; 64] = array(
+        data,
+        core::mem::offset_of!(sys::vmmctl_vm_destroy, reserved),
+    );
+    if reserved != [0; 64] {
+        return Err(Errno::EINVAL);
+    }
+    let name = get_chars!(data, sys::vmmctl_vm_destroy, name: VmName::MAX_LEN + 1);
+    VmName::from_chars(&name).map(CtlRequest::Destroy)
+}
+
+/// EINVAL unless all of a `T` is there.
+fn whole<T>(data: &[u8]) -> Result<(), Errno> {
+    if data.len() < size_of::<T>() {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -57,12 +87,38 @@ mod tests {
         let data = structure("guest0");
         assert_eq!(
             decode_ctl(create, &data),
-            Ok(CtlRequest::Create(name.clone()))
+            Ok(CtlRequest::Create {
+                name: name.clone(),
+                destroy_on_close: false
+            })
         );
         assert_eq!(decode_ctl(destroy, &data), Ok(CtlRequest::Destroy(name)));
         assert_eq!(decode_ctl(create + 2, &data), Err(Errno::ENOTTY));
         assert_eq!(decode_ctl(create | 1 << 32, &data), Err(Errno::ENOTTY));
         assert_eq!(decode_ctl(create, &data[1..]), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn flags_of_create() {
+        let create = u64::from(sys::ioctl::VMMCTL_VM_CREATE.code());
+        let at = core::mem::offset_of!(sys::vmmctl_vm_create, flags);
+        let mut data = structure("guest0");
+        data[at] = 1;
+        assert_eq!(
+            decode_ctl(create, &data),
+            Ok(CtlRequest::Create {
+                name: VmName::new(b"guest0").unwrap(),
+                destroy_on_close: true
+            })
+        );
+        for bit in 1..32 {
+            data[at..at + 4].copy_from_slice(&(1 | 1_u32 << bit).to_ne_bytes());
+            assert_eq!(decode_ctl(create, &data), Err(Errno::EINVAL), "bit {bit}");
+        }
+        // The same place of the other request is reserved.
+        let destroy = u64::from(sys::ioctl::VMMCTL_VM_DESTROY.code());
+        data[at..at + 4].copy_from_slice(&1_u32.to_ne_bytes());
+        assert_eq!(decode_ctl(destroy, &data), Err(Errno::EINVAL));
     }
 
     #[test]

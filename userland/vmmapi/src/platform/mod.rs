@@ -156,15 +156,22 @@ impl Control {
         }
     }
 
-    pub(crate) fn create(&self, name: &CStr) -> Result<(), Errno> {
+    /// With `destroy_on_close` the VM goes when this is dropped, or its process ends.
+    /// EINVAL where the kernel doesn't know that (FreeBSD 15), ENOTSUP without /dev/vmmctl.
+    pub(crate) fn create(&self, name: &CStr, destroy_on_close: bool) -> Result<(), Errno> {
         match self {
             Self::Device(fd) => {
                 let mut param = vmm_sys::vmmctl_vm_create {
                     name: name_field(name)?,
+                    flags: match destroy_on_close {
+                        true => vmm_sys::VMMCTL_CREATE_DESTROY_ON_CLOSE,
+                        false => 0,
+                    },
                     ..Default::default()
                 };
                 ioctl(fd, VMMCTL_VM_CREATE, &mut param)
             }
+            Self::Other(_) if destroy_on_close => Err(libc::ENOTSUP),
             Self::Other(control) => control.create(name),
         }
     }
