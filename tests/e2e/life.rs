@@ -65,3 +65,45 @@ fn a_hundred_loads_and_unloads_lose_no_memory() {
         Memory::of(host).assert_lost_less_than(200, &before);
     });
 }
+
+/// What the administrator sets binds root, too.
+#[test]
+fn the_administrator_limits_vms_and_vcpus() {
+    on_bare_host(one_cpu(), |host| {
+        host.check("load_module maxvmms=2,maxcpu=0");
+        assert_eq!(host.hw_vmm("maxcpu"), "1");
+        host.check("bhyvectl --vm=a --create && bhyvectl --vm=b --create");
+        let refused = host.run("bhyvectl --vm=c --create");
+        assert!(
+            !refused.success() && refused.text.contains("hw.vmm.maxvmms"),
+            "{refused}"
+        );
+        host.check("set_hw_vmm maxvmms 3 && bhyvectl --vm=c --create");
+        let refused = host.run("set_hw_vmm maxvmms many");
+        assert!(!refused.success(), "{refused}");
+        assert_eq!(host.hw_vmm("maxvmms"), "3");
+        // Those that there are stay under a lower limit.
+        host.check("set_hw_vmm maxvmms 0");
+        assert_eq!(host.vms(), ["a", "b", "c"]);
+        for vm in ["a", "b", "c"] {
+            host.destroy(vm);
+        }
+        let refused = host.run("bhyvectl --vm=a --create");
+        assert!(!refused.success(), "{refused}");
+        host.check("unload_module");
+
+        host.clear_kernel_log();
+        host.check("load_module maxvmms=-5,maxcpu=5000");
+        let (log, cpus) = (host.module_log(), host.cpus());
+        let default = 4 * cpus.parse::<u32>().expect("CPUs");
+        assert_eq!(
+            log,
+            [
+                format!("VMXON on {cpus} CPUs"),
+                "hw.vmm.maxcpu=5000 cannot be: using 1024".to_owned(),
+                format!("hw.vmm.maxvmms=-5 is no number of VMs: using {default}"),
+            ]
+        );
+        host.check("unload_module");
+    });
+}

@@ -15,6 +15,7 @@ mod entry_failure;
 mod freebsd;
 mod guests;
 mod host;
+mod jails;
 mod kill;
 mod leaks;
 mod life;

@@ -32,6 +32,8 @@ COMPLAINTS='lock order reversal|panic:|KDB: stack backtrace|Sleeping on|sleeping
 pid_of() { pgrep -x "$1"; }
 # hw_vmm NAME: a value of sysctl hw.vmm.
 hw_vmm() { sysctl -n "hw.vmm.$1"; }
+# set_hw_vmm NAME NUMBER
+set_hw_vmm() { sysctl "hw.vmm.$1=$2" >/dev/null; }
 # The host CPUs that each vcpu's thread may run on, "vcpu N: CPUS" each.
 vcpu_affinity() {
 	procstat -h cpuset "$(pid_of bhyve)" |

@@ -19,6 +19,8 @@ COMPLAINTS='WARNING:|BUG|Call Trace|rcu_sched detected|soft lockup|scheduling wh
 pid_of() { pidof "$1"; }
 # hw_vmm NAME: a value of sysctl hw.vmm.
 hw_vmm() { cat "/proc/sys/hw/vmm/$(echo "$1" | tr . /)"; }
+# set_hw_vmm NAME NUMBER
+set_hw_vmm() { echo "$2" >"/proc/sys/hw/vmm/$(echo "$1" | tr . /)"; }
 # The host CPUs that each vcpu's thread may run on, "vcpu N: CPUS" each.
 vcpu_affinity() {
 	for task in /proc/"$(pid_of bhyve)"/task/*; do
