@@ -6,7 +6,7 @@
 
 use linux_loader::bootparam::{boot_e820_entry, boot_params as BootParams};
 use vm_memory::ByteValued;
-use vmmapi::address_map::{RSDP_BASE, e820};
+use vmmapi::address_map::e820;
 
 use crate::boot::{self, BootState};
 use crate::bzimage::BzImage;
@@ -70,8 +70,8 @@ fn boot_params(
     initrd: Initrd,
 ) -> BootParams {
     let mut params = BootParams::zeroed();
-    // Where the tables are if bhyve makes some; else the kernel finds none.
-    params.acpi_rsdp_addr = RSDP_BASE.0;
+    // acpi_rsdp_addr stays 0: the kernel looks for the ACPI tables in the BIOS area by itself. It
+    // would believe an address, and not every bhyve has the RSDP at the same one.
     params.hdr = kernel.header;
     params.hdr.type_of_loader = UNDEFINED_LOADER;
     params.hdr.vid_mode = VIDEO_NORMAL;
@@ -160,7 +160,7 @@ mod tests {
             [0; 3],
             "upper halves"
         );
-        assert_eq!(long(page, 0x70), 0xf2400, "acpi_rsdp_addr");
+        assert_eq!(long(page, 0x70), 0, "acpi_rsdp_addr");
         assert_eq!(page[0x1ef], 0, "sentinel");
 
         let entries: Vec<_> = (0..usize::from(page[0x1e8]))

@@ -9,7 +9,7 @@ use linux_loader::start_info::{
     XEN_HVM_START_MAGIC_VALUE, hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };
 use vm_memory::ByteValued;
-use vmmapi::address_map::{RSDP_BASE, e820};
+use vmmapi::address_map::e820;
 
 use crate::elf::{self, Contents};
 use crate::image::{Image, ImageError, Module};
@@ -76,8 +76,8 @@ pub fn start_info(
             at(modules_at)
         },
         cmdline_paddr: at(texts_at + texts_len),
-        // Where the tables are if bhyve makes some; else the kernel finds none.
-        rsdp_paddr: RSDP_BASE.0,
+        // The kernel looks for it in the BIOS area: not every bhyve has it at the same place.
+        rsdp_paddr: 0,
         memmap_paddr: at(map_at),
         memmap_entries: map.len() as u32,
         ..hvm_start_info::default()
@@ -201,7 +201,7 @@ pub(crate) mod tests {
             "magic, version, flags, modules"
         );
         assert_eq!(text(long(24)), "console=ttyS0");
-        assert_eq!(long(32), 0xf2400, "RSDP");
+        assert_eq!(long(32), 0, "RSDP");
         let list = at(long(16));
         assert_eq!([0, 8, 16].map(|n| long(list + n)), [0x20_0000, 0x10, 0]);
         assert_eq!([32, 40].map(|n| long(list + n)), [0x30_0000, 0x10]);
