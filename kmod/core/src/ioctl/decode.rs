@@ -242,7 +242,8 @@ fn alloc_memseg(data: &[u8]) -> Result<AllocMemseg, Errno> {
     let numa = if policy == sys::DOMAINSET_POLICY_INVALID as i32 || mask == UserPtr(0) {
         None
     } else {
-        const MIN: usize = size_of::<sys::domainset_t>();
+        // A GENERIC kernel's own domainset_t has MAXMEMDOM (8) bits, in one long.
+        const MIN: usize = 8;
         const MAX: usize = sys::DOMAINSET_MAXSIZE as usize / 8;
         if !(MIN..=MAX).contains(&mask_size) {
             return Err(Errno::ERANGE);

@@ -331,7 +331,7 @@ pub struct AllocMemseg {
 pub struct Numa {
     pub policy: i32,
     pub mask: UserPtr,
-    /// Bytes: 32 (a domainset_t) of DOMAINSET_MAXSIZE bits at most.
+    /// Bytes: from 8, as many as the kernel's domainset_t has, to 32, a program's.
     pub mask_size: usize,
 }
 
