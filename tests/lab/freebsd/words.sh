@@ -45,9 +45,14 @@ kernel_memory() {
 	sysctl hw.bus.devctl_queue=0 >/dev/null
 	sleep 2
 	sync
+	# What the first look reads from the disk is in the buffer cache at the second.
+	kernel_memory_now >/dev/null
+	kernel_memory_now
+}
+kernel_memory_now() {
 	sysctl -n vm.stats.vm.v_wire_count | awk '{ print "wired", 4 * $1 }'
-	# The number behind InUse is MemUse in KiB; a type's name may have several words.
-	vmstat -m | awk 'NR > 1 { for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+$/) { kib += $(i + 1); break } } END { print "malloc", kib + 0 }'
+	# The number behind InUse is MemUse in bytes; a type's name may have several words.
+	vmstat -m | awk 'NR > 1 { for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+$/) { bytes += $(i + 1); break } } END { print "malloc", int(bytes / 1024) }'
 }
 # limit_guest_memory PAGES: guests get so many more together; without PAGES as many as at first.
 limit_guest_memory() {
