@@ -138,7 +138,7 @@ fn what_is_no_kernel_creates_no_vm() {
                 "bhyveload --loader=native -d /no/disk guest0",
                 "Could not open '/no/disk'",
             ),
-            ("bhyveload guest0", "nothing to load"),
+            ("bhyveload --loader=native guest0", "nothing to load"),
             (
                 "bhyveload --loader=native -m 2 -h /freebsd/root guest0",
                 "no room: it takes 0x200000",
