@@ -3,15 +3,21 @@
 use std::fs;
 use std::path::Path;
 
+/// All sources in a folder and the folders in it.
+fn sources(folder: &Path) -> String {
+    let paths = fs::read_dir(folder).unwrap();
+    let paths = paths.map(|entry| entry.unwrap().path());
+    paths
+        .map(|path| match path.is_dir() {
+            true => sources(&path),
+            false => fs::read_to_string(&path).unwrap(),
+        })
+        .collect()
+}
+
 #[test]
 fn every_request_of_the_header_has_a_call() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let code: String = fs::read_dir(src)
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|ext| ext == "rs"))
-        .map(|path| fs::read_to_string(path).unwrap())
-        .collect();
+    let code = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let words: Vec<&str> = code
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .collect();
