@@ -89,7 +89,7 @@ fn start_thread(machine: &Machine, id: VcpuId, cpus: &[u32], ended: &Sender<Ende
             Err(error) => End::Failed(format!(
                 "vcpu {} can't be pinned to host CPUs {cpus:?}: {}",
                 id.0,
-                cli::io_error(&error)
+                cannot_pin(&error)
             )),
         },
     };
@@ -102,6 +102,16 @@ fn pin(cpus: &[u32]) -> io::Result<()> {
         Ok(())
     } else {
         platform::pin_thread(cpus)
+    }
+}
+
+fn cannot_pin(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        // What hosts say of a CPU beyond theirs; it means something else elsewhere.
+        Some(libc::EINVAL | libc::EDEADLK) => {
+            "the host has no such CPU, or bhyve may not run there".to_owned()
+        }
+        _ => cli::io_error(error),
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 
 use super::super::check;
-use super::super::disk::{Geometry, to_off_t, unsupported};
+use super::super::disk::{Geometry, is_unsupported, to_off_t, unsupported};
 
 /// A device reads and writes one piece of memory at a time.
 pub const DEVICES_WANT_ONE_PIECE: bool = true;
@@ -105,7 +105,11 @@ pub fn device_geometry(file: &File) -> io::Result<Option<Geometry>> {
     };
     let mut sector: libc::c_uint = 0;
     // SAFETY: the request stores an unsigned int.
-    check(unsafe { libc::ioctl(fd, DIOCGSECTORSIZE, &mut sector) })?;
+    match check(unsafe { libc::ioctl(fd, DIOCGSECTORSIZE, &mut sector) }) {
+        // Another kind of device doesn't know the request.
+        Err(error) if is_unsupported(&error) => return Ok(None),
+        other => other?,
+    }
     Ok(Some(Geometry {
         size: bytes(DIOCGMEDIASIZE)?,
         sector,
