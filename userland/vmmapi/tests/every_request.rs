@@ -24,6 +24,8 @@ fn every_request_of_the_header_has_a_call() {
     let missing: Vec<_> = vmm_sys::ioctl::ALL
         .iter()
         .map(|(name, _)| name)
+        // The module takes these from programs of FreeBSD 12 and 13, which this is none of.
+        .filter(|name| !name.ends_with("_12") && !name.ends_with("_13"))
         .filter(|name| !words.contains(name))
         .collect();
     assert!(missing.is_empty(), "no call for {missing:?}");
