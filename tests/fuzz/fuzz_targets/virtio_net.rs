@@ -23,7 +23,12 @@ static CARD: DeviceType = DeviceType {
 
 fn card(config: &View<'_>, context: DeviceContext) -> Result<Arc<dyn PciDevice>, DeviceError> {
     let settings = Settings::read(config, context.at)?;
-    let card = Net::new(settings, Some(Arc::new(Echo::default())), &context.name);
+    let card = Net::new(
+        settings,
+        Some(Arc::new(Echo::default())),
+        &context.name,
+        "vtnet",
+    );
     Ok(VirtioFunction::new(Box::new(card), context, "net")?)
 }
 
