@@ -184,6 +184,9 @@ void	 host_run_on_all_cpus(void (*fn)(void *), void *arg);
 void	 host_kick_cpu(uint32_t cpu);
 /* CR4 = (CR4 | set) & ~clear, keeping the host's own copy right.  spin */
 void	 host_cr4_change(uint64_t set, uint64_t clear);
+/* The host was told to do without whatever the CPUs' flaws cost (Linux'
+ * mitigations=off; FreeBSD has no such switch for all of them). */
+bool	 host_mitigations_off(void);
 
 /* True when the current thread should leave the run loop: a signal, an AST
  * or a reschedule is pending.  Context: any, interrupts may be off. */

@@ -107,3 +107,45 @@ fn the_administrator_limits_vms_and_vcpus() {
         host.check("unload_module");
     });
 }
+
+/// Bochs's CPUs have the L1 terminal fault and no command to flush the cache. The labs' hosts
+/// were told to do without mitigations; a tunable says otherwise, and the guest runs all the same.
+#[test]
+#[cfg_attr(native_host, ignore = "needs a CPU without IA32_FLUSH_CMD")]
+fn the_l1_cache_is_flushed_before_entries_where_the_cpu_needs_it() {
+    on_bare_host(one_cpu(), |host| {
+        let flushing = |host: &mut crate::host::Host, tunables: &str| {
+            host.load_module_with(tunables);
+            let flushing = ["vmx.l1d_flush", "vmx.l1d_flush_sw"].map(|name| host.hw_vmm(name));
+            host.bhyveload("guest0", "exits", 64);
+            assert_guest_ok("exits", &host.bhyve("guest0", 64));
+            host.destroy("guest0");
+            host.unload_module();
+            flushing
+        };
+        assert_eq!(flushing(host, "vmx.l1d_flush=0"), ["0", "0"]);
+        assert_eq!(flushing(host, "vmx.l1d_flush=1"), ["1", "1"]);
+        // Nothing is left to do it with.
+        assert_eq!(
+            flushing(host, "vmx.l1d_flush=1,vmx.l1d_flush_sw=0"),
+            ["0", "0"]
+        );
+    });
+}
+
+/// Without `mitigations=off` a Linux host wants it, and so do FreeBSD's.
+#[test]
+#[cfg_attr(freebsd_host, ignore = "Linux: mitigations=")]
+fn a_host_with_mitigations_has_the_l1_cache_flushed() {
+    let config = vmm_rs_e2e::lab::LabConfig {
+        kernel_args: "mitigations=auto".to_owned(),
+        ..one_cpu()
+    };
+    on_host(config, |host| {
+        assert_eq!(host.hw_vmm("vmx.l1d_flush"), "1");
+        assert_eq!(host.hw_vmm("vmx.l1d_flush_sw"), "1");
+        host.bhyveload("guest0", "exits", 64);
+        assert_guest_ok("exits", &host.bhyve("guest0", 64));
+        host.destroy("guest0");
+    });
+}

@@ -132,6 +132,7 @@ impl LabConfig {
             "hw.ibrs_disable=1",
             "vm.pmap.pti=0",
             "machdep.mitigations.rngds.enable=0",
+            "hw.vmm.vmx.l1d_flush=0",
             "kern.cam.boot_delay=0",
             "kern.random.initial_seeding.bypass_before_seeding=1",
             "debug.debugger_on_panic=0",

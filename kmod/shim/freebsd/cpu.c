@@ -146,6 +146,12 @@ host_cr4_change(uint64_t set, uint64_t clear)
 }
 
 bool
+host_mitigations_off(void)
+{
+	return (false);
+}
+
+bool
 host_should_yield(void)
 {
 	struct thread *td;

@@ -3,6 +3,7 @@
  * cpu.c: the host's CPUs: staying on one, interrupting others, and the host
  * state that running a guest disturbs.
  */
+#include <linux/cpu.h>
 #include <linux/entry-kvm.h>
 #include <linux/irqflags.h>
 #include <linux/percpu.h>
@@ -71,6 +72,11 @@ void host_kick_cpu(uint32_t cpu)
 void host_cr4_change(uint64_t set, uint64_t clear)
 {
 	cr4_update_irqsoff(set, clear);
+}
+
+bool host_mitigations_off(void)
+{
+	return cpu_mitigations_off();
 }
 
 bool host_should_yield(void)

@@ -91,6 +91,12 @@ pub fn kick(cpu: HostCpu) {
     unsafe { ffi::host_kick_cpu(cpu.0) }
 }
 
+/// The host was told to do without what the CPUs' flaws cost, all of it.
+pub fn mitigations_off() -> bool {
+    // SAFETY: no preconditions.
+    unsafe { ffi::host_mitigations_off() }
+}
+
 /// CR4 = (CR4 | set) & !clear on this CPU. Context: spin.
 ///
 /// # Safety

@@ -3,13 +3,13 @@
 //! host has left in the L1 data cache. So the cache is emptied before each VM entry.
 //!
 //! Microcode since August 2018 has a command for that, IA32_FLUSH_CMD. Without it the cache
-//! is filled with other data, which costs a thousand loads for each entry: that is done only
-//! if the administrator asks for it (hw.vmm.vmx.l1d_flush_sw=1).
+//! is filled with other data, which costs a thousand loads for each entry.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use super::cpu;
+use crate::host::cpu::mitigations_off;
 use crate::host::time::tunable;
 
 /// What is done before each VM entry.
@@ -58,9 +58,10 @@ impl L1dFlush {
             0
         };
         let affected = capabilities & (RDCL_NO | SKIP_L1DFL_VMENTRY) == 0;
-        if tunable(c"vmx.l1d_flush", affected.into()) == 0 {
+        let wanted = affected && !mitigations_off();
+        if tunable(c"vmx.l1d_flush", wanted.into()) == 0 {
             Self::Nothing
-        } else if tunable(c"vmx.l1d_flush_sw", 0) != 0 {
+        } else if tunable(c"vmx.l1d_flush_sw", (!has_command).into()) != 0 {
             Self::Fill
         } else if has_command {
             Self::Command
