@@ -194,6 +194,9 @@ bool	 host_should_yield(void);
 /* Gives the CPU up if it is wanted.  Returns HOST_EINTR if the thread must go
  * back to userland before it goes on (signal, AST), else 0. */
 int	 host_yield(void);
+/* Lets the other threads that want this CPU have it first, though nothing is
+ * pending: for a vcpu that waits for another one in a loop. */
+void	 host_relinquish(void);
 
 /* Brackets the use of this CPU for guests.  critical, on the same CPU.
  * begin: the thread's FPU state is saved and the FPU is the core's (CR0.TS

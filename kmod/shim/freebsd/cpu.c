@@ -174,6 +174,12 @@ host_yield(void)
 	return (0);
 }
 
+void
+host_relinquish(void)
+{
+	kern_yield(PRI_USER);
+}
+
 /* The protection keys of the thread that is in a world on a CPU. */
 static uint32_t world_pkru[MAXCPU];
 

@@ -92,6 +92,11 @@ int host_yield(void)
 	return 0;
 }
 
+void host_relinquish(void)
+{
+	yield();
+}
+
 /* What this CPU's thread has in registers that guests use too. */
 struct world {
 	u16 ds;

@@ -17,6 +17,12 @@ pub fn yield_now() -> Result<(), Errno> {
     Errno::check(unsafe { ffi::host_yield() })
 }
 
+/// Lets other threads that want this CPU have it first. Context: thread.
+pub fn relinquish() {
+    // SAFETY: called in thread context only.
+    unsafe { ffi::host_relinquish() }
+}
+
 /// Whether the current thread may use vmm at all (a jail needs allow.vmm).
 pub fn check_vmm_privilege() -> Result<(), Errno> {
     // SAFETY: called in thread context only.

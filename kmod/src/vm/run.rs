@@ -8,6 +8,7 @@ use vmm_core::exit::{Access, ExitKind, InstEmul, SuspendHow, VmExit, VmxExit};
 use vmm_core::regs::Reg;
 use vmm_core::stats::Stat;
 use vmm_core::types::{Errno, Gla, Gpa, Vector};
+use vmm_core::vcpu::Capability;
 use vmm_core::vmx::reason::ExitReason;
 
 use super::mmio::Device;
@@ -124,13 +125,21 @@ fn handle(vm: &Vm, frozen: &mut Frozen<'_>, exit: &VmExit) -> Result<Handled, Er
             Some(exit) => Handled::Return(exit),
             None => Handled::Continue,
         }),
+        ExitKind::Pause => {
+            // The guest spins. What it waits for may be a vcpu that waits for this CPU.
+            thread::relinquish();
+            let backend = &mut frozen.contents.backend;
+            Ok(match backend.get_capability(Capability::PauseExit) {
+                Ok(true) => Handled::Userlands,
+                Ok(false) | Err(_) => Handled::Continue,
+            })
+        }
         ExitKind::Inout(_)
         | ExitKind::InoutStr(_)
         | ExitKind::Vmx(_)
         | ExitKind::Rdmsr { .. }
         | ExitKind::Wrmsr { .. }
         | ExitKind::Mtrap
-        | ExitKind::Pause
         | ExitKind::InstEmul(_)
         | ExitKind::SpinupAp { .. }
         | ExitKind::Rendezvous

@@ -13,6 +13,7 @@ use vmm_core::vmx::controls::{
     ControlKind, Controls, PinControls, Proc2Controls, ProcControls, Setting,
 };
 use vmm_core::vmx::cr::{CR0_NEVER_REAL, CR4_SUPPORTED, Cr0, Cr4, CrPolicy};
+use vmm_core::vmx::spin::SpinLimit;
 
 use super::cpu;
 use super::fpu;
@@ -52,6 +53,8 @@ pub struct Backend {
     pub tsc_hz: u64,
     /// The VMX-preemption timer's start value, where it is used.
     pub time_slice: Option<u32>,
+    /// PAUSE-loop exiting, where it is used.
+    pub spin: Option<SpinLimit>,
 }
 
 static BACKEND: SpinLock<Option<Arc<Backend>>> = SpinLock::new(None);
@@ -62,12 +65,14 @@ pub fn vmx_init() -> Result<(), Errno> {
     let cpus = HostCpus::start()?;
     let caps = *cpus.caps();
     let time_slice = time_slice(&caps);
+    let spin = spin_limit(&caps);
     let apic = ApicVirtualization::choose(caps.features, apic_settings());
-    let controls = new_vcpu_controls(&caps, apic, time_slice.is_some()).map_err(|e| {
-        // Dropping cpus is VMXOFF.
-        log_err!("cannot use VT-x: {e}");
-        Errno::EOPNOTSUPP
-    })?;
+    let controls =
+        new_vcpu_controls(&caps, apic, time_slice.is_some(), spin.is_some()).map_err(|e| {
+            // Dropping cpus is VMXOFF.
+            log_err!("cannot use VT-x: {e}");
+            Errno::EOPNOTSUPP
+        })?;
     let rdtscp_control = controls.proc2.contains(Proc2Controls::ENABLE_RDTSCP);
     // Without XSAVE in the host XCR0 is nobody's.
     let xsave = fpu::host_xcr0() != 0;
@@ -97,6 +102,7 @@ pub fn vmx_init() -> Result<(), Errno> {
         signature: cpu::signature(),
         tsc_hz: tsc_hz(),
         time_slice,
+        spin,
         cpus,
         caps,
         controls,
@@ -136,11 +142,15 @@ fn new_vcpu_controls(
     caps: &VmxCaps,
     apic: ApicVirtualization,
     time_slice: bool,
+    spin_limit: bool,
 ) -> Result<Controls, LoadError> {
     let mut controls = caps.controls;
     controls
         .pin
         .set(PinControls::ACTIVATE_VMX_PREEMPTION_TIMER, time_slice);
+    controls
+        .proc2
+        .set(Proc2Controls::PAUSE_LOOP_EXITING, spin_limit);
     require(caps, apic.proc(), Setting::One)?;
     controls.proc |= apic.proc();
     // MOV CR3 would need the guest's PDPTEs read here.
@@ -172,6 +182,14 @@ fn time_slice(caps: &VmxCaps) -> Option<u32> {
     }
     let ticks = (tsc_hz().saturating_mul(us) / 1_000_000) >> caps.preemption_timer_shift;
     Some(u32::try_from(ticks).unwrap_or(u32::MAX).max(1))
+}
+
+/// How long a vcpu may spin; hw.vmm.vmx.ple_window sets it, 0 is for ever.
+fn spin_limit(caps: &VmxCaps) -> Option<SpinLimit> {
+    const DEFAULT_WINDOW: i64 = 4096;
+    let window = u32::try_from(tunable(c"vmx.ple_window", DEFAULT_WINDOW)).unwrap_or(0);
+    let used = window != 0 && caps.has(Features::PAUSE_LOOP_EXITING);
+    used.then_some(SpinLimit::new(window))
 }
 
 fn require(caps: &VmxCaps, bits: ProcControls, setting: Setting) -> Result<(), LoadError> {

@@ -16,6 +16,7 @@ use vmm_core::vmx::field;
 use vmm_core::vmx::interruption::InterruptionInfo;
 use vmm_core::vmx::reason::{ExitReason, ExitReasonField};
 
+use super::cpu;
 use super::debug::DR6_BS;
 use super::run::Run;
 use super::vcpu::Blocking;
@@ -65,6 +66,9 @@ impl Run<'_, '_> {
             ExitReason::ExceptionOrNmi => self.exception_or_nmi(interruption),
             ExitReason::Pause => {
                 self.env.stats.incr(Stat::VmexitPause);
+                if let Some(spin) = &mut self.vcpu.spin {
+                    spin.exited(cpu::rdtsc());
+                }
                 Outcome::Leave(ExitKind::Pause)
             }
 

@@ -98,6 +98,9 @@ impl Run<'_, '_> {
             host_state::write_cpu_fields(vmcs);
         }
         vcpu.host.write_thread_fields(vmcs);
+        if let Some(window) = vcpu.spin.as_mut().and_then(|s| s.entering(cpu::rdtsc())) {
+            vmcs.write(field::PLE_WINDOW, window);
+        }
         if vcpu.flush_vpid {
             vcpu.flush_vpid = false;
             self.invalidate_vpid(host_cpu);

@@ -11,6 +11,7 @@ use vmm_core::types::{Errno, HostCpu, VcpuId};
 use vmm_core::vcpu::Capability;
 use vmm_core::vmx::controls::{Proc2Controls, ProcControls};
 use vmm_core::vmx::field;
+use vmm_core::vmx::spin::SpinWindow;
 
 use super::apicv::VirtualApic;
 use super::cpu;
@@ -54,6 +55,8 @@ pub struct Vcpu {
     pub tsc_offset: u64,
     pub apic: VirtualApic,
     pub interrupts: Interrupts,
+    /// How long it may spin, where the CPU watches that.
+    pub spin: Option<SpinWindow>,
     /// Where the last run left; another RIP at the next ends an interrupt shadow.
     pub next_rip: Option<u64>,
     /// The CPU whose host state is in the VMCS.

@@ -16,6 +16,7 @@ use vmm_core::vcpu::Capability;
 use vmm_core::vmx::apic::{ApicVirtualization, x2apic_passes};
 use vmm_core::vmx::caps::Features;
 use vmm_core::vmx::controls::Proc2Controls;
+use vmm_core::vmx::spin::SpinWindow;
 use vmm_core::vmx::{field, reset};
 
 use super::apicv::{self, VirtualApic};
@@ -114,6 +115,7 @@ impl VmOps for VtxVm {
             tsc_offset: 0,
             apic: VirtualApic::new(apic_page),
             interrupts: Interrupts::START,
+            spin: backend.spin.map(SpinWindow::new),
             next_rip: None,
             last_cpu: None,
             host: HostFields::default(),
@@ -222,6 +224,11 @@ fn control_defaults(vmcs: &mut LoadedVmcs<'_>, vcpu: &mut Vcpu) {
     apicv::vmcs_defaults(vmcs, vcpu);
     if let Some(ticks) = backend.time_slice {
         vmcs.write(field::VMX_PREEMPTION_TIMER_VALUE, ticks);
+    }
+    if let Some(spin) = &vcpu.spin {
+        let limit = spin.limit();
+        vmcs.write(field::PLE_GAP, limit.gap);
+        vmcs.write(field::PLE_WINDOW, limit.window);
     }
     if let Some(vpid) = &vcpu.vpid {
         vmcs.write(field::VIRTUAL_PROCESSOR_ID, vpid.get());

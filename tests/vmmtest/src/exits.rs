@@ -13,6 +13,7 @@ crate::tests! {
     string_input_in_long_mode,
     unknown_msrs,
     pause_by_capability,
+    pauses_in_a_loop_stay_in_the_kernel,
     hlt_of_the_only_vcpu_halts_the_vm,
     triple_fault,
     breakpoint_by_capability,
@@ -196,6 +197,20 @@ fn pause_by_capability() {
     m.cpu.set_capability(Capability::PauseExit, 0).unwrap();
     inout(&m.run());
     assert_eq!(m.stat("number of times pause was intercepted"), 1);
+}
+
+/// Without the capability a loop that spins is the guest's own matter, however long it takes.
+fn pauses_in_a_loop_stay_in_the_kernel() {
+    #[rustfmt::skip]
+    let m = Machine::real(&[
+        0x66, 0xb9, 0xa0, 0x86, 0x01, 0x00, // mov ecx, 100000
+        0xf3, 0x90,                         // pause
+        0x66, 0x49,                         // dec ecx
+        0x75, 0xfa,                         // jnz the pause
+        0xe6, 0x80,                         // out 0x80, al
+    ]);
+    inout(&m.run());
+    assert_eq!(m.reg(Reg::Rcx), 0);
 }
 
 fn hlt_of_the_only_vcpu_halts_the_vm() {
