@@ -8,7 +8,7 @@ use bhyve::inst_emul::{self, Emulated};
 use bhyve::mmio::MmioBus;
 use vmmapi::{Exit, Gpa, Reg, SegReg};
 
-use crate::machine::{CODE, HOLE, Machine, STACK};
+use crate::machine::{CODE, HOLE, HOLES_PD, Machine, STACK};
 
 crate::tests! {
     sixteen_bit_instructions_do_what_the_cpu_does,
@@ -232,17 +232,12 @@ fn stack_and_rip_relative_operands_do_what_the_cpu_does() {
     // The page below the hole is no memory either: the bytes are those of another place,
     // mapped there by the page tables.
     let memory = m.vm.memory();
-    let (pd, page) = (0x10_5000, 0x20_0000);
+    let page = 0x20_0000;
     memory.copy_to(Gpa(page + (at & 0x1f_ffff)), &code).unwrap();
-    let pdpt = 0x10_1000;
-    memory.write(Gpa(pdpt + 8 * 3), pd | 3).unwrap();
-    for i in 0..512 {
-        memory
-            .write(Gpa(pd + 8 * i), ((3 << 30) + (i << 21)) | 0x83)
-            .unwrap();
-    }
     let below = (at >> 21) & 0x1ff;
-    memory.write(Gpa(pd + 8 * below), page | 0x83).unwrap();
+    memory
+        .write(Gpa(HOLES_PD + 8 * below), page | 0x83)
+        .unwrap();
     m.cpu.set_register(Reg::Rip, at).unwrap();
     let exit = m.run();
     let Exit::InstEmul(emul) = exit.exit else {

@@ -10,8 +10,11 @@ pub const MEMORY: u64 = 4 << 20;
 pub const CODE: u64 = 0x1000;
 /// The stack grows down from here.
 pub const STACK: u64 = 0x8000;
-/// Page tables of long mode: PML4, PDPT, PD.
+/// Page tables of long mode: PML4, PDPT, two PDs.
 const PML4: u64 = 0x10_0000;
+pub const PDPT: u64 = 0x10_1000;
+/// The page directory of the fourth GiB.
+pub const HOLES_PD: u64 = 0x10_3000;
 /// A GDT: null, code, data, as the segment registers say.
 const GDT: u64 = 0x9000;
 /// Above the memory: an access there is for a device.
@@ -86,21 +89,20 @@ impl Machine {
         m.start()
     }
 
-    /// 64-bit mode, the first GiB mapped one to one and the hole at its own address.
+    /// 64-bit mode, the first and the fourth GiB, which has the hole, mapped one to one. In
+    /// pages of 2 MiB: Sandy Bridge has no larger ones.
     pub fn long(code: &[u8]) -> Self {
         let m = Self::new();
         m.load(CODE, code);
         m.cpu.reset().expect("vcpu reset");
         let memory = m.vm.memory();
-        let (pdpt, pd) = (PML4 + 0x1000, PML4 + 0x2000);
-        memory.write(Gpa(PML4), pdpt | 3).expect("PML4");
-        memory.write(Gpa(pdpt), pd | 3).expect("PDPT");
-        // HOLE is in the fourth GiB: a 1 GiB page.
-        memory
-            .write(Gpa(pdpt + 8 * (HOLE >> 30)), (HOLE & !0x3fff_ffff) | 0x83)
-            .expect("PDPT");
-        for i in 0..512 {
-            memory.write(Gpa(pd + 8 * i), i << 21 | 0x83).expect("PD");
+        memory.write(Gpa(PML4), PDPT | 3).expect("PML4");
+        for (gib, pd) in [(0, PML4 + 0x2000), (HOLE >> 30, HOLES_PD)] {
+            memory.write(Gpa(PDPT + 8 * gib), pd | 3).expect("PDPT");
+            for i in 0..512 {
+                let page = gib << 30 | i << 21 | 0x83;
+                memory.write(Gpa(pd + 8 * i), page).expect("PD");
+            }
         }
         m.flat_segments(0xa09b);
         let control = [

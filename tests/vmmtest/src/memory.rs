@@ -2,7 +2,7 @@
 
 use vmmapi::{Exit, Gla, Gpa, GuestPaging, MmapStyle, PagingMode, Prot, Reg, Translation, Vm};
 
-use crate::machine::{HOLE, MEMORY, Machine, fresh_name};
+use crate::machine::{HOLE, MEMORY, Machine, PDPT, fresh_name};
 
 crate::tests! {
     userland_and_guest_see_the_same_memory,
@@ -114,12 +114,13 @@ fn memory_above_4_gib() {
         0x48, 0x8b, 0x1c, 0x25, 0x00, 0x00, 0x00, 0x40, // mov rbx, [0x40000000]
         0xe6, 0x80,                                     // out 0x80, al
     ]);
-    // The second and the fifth GiB, one to one.
+    // The first 2 MiB of the second GiB and of the fifth, one to one.
     let memory = m.vm.memory();
-    memory.write(Gpa(0x10_1000 + 8), 0x4000_0083u64).unwrap();
-    memory
-        .write(Gpa(0x10_1000 + 8 * 4), 0x1_0000_0083u64)
-        .unwrap();
+    for gib in [1, 4] {
+        let pd = 0x20_0000 + gib * 0x1000;
+        memory.write(Gpa(PDPT + 8 * gib), pd | 3).unwrap();
+        memory.write(Gpa(pd), gib << 30 | 0x83).unwrap();
+    }
     m.vm.alloc_memseg(SECOND, 0x20_0000, None, None).unwrap();
     for gpa in [0x4000_0000, 0x1_0000_0000] {
         m.vm.mmap_memseg(Gpa(gpa), SECOND, 0, 0x20_0000, Prot::READ | Prot::WRITE)
