@@ -45,6 +45,16 @@ pub fn on_host(config: LabConfig, test: impl FnOnce(&mut Host)) {
     });
 }
 
+/// Runs a test on a host for unmodified kernels: the module allows four vcpus, and the CPU
+/// doesn't deliver interrupts by itself, which Bochs also does while the guest has them off
+/// (docs/lab.md).
+pub fn on_host_for_kernels(config: LabConfig, test: impl FnOnce(&mut Host)) {
+    on_bare_host(config, |host| {
+        host.load_module_with("maxcpu=4,vmx.use_apic_vid=0");
+        test(host);
+    });
+}
+
 pub struct Host {
     lab: SharedLab,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use vmm_rs_e2e::lab::{CpuModel, LabConfig, Output};
 
 use crate::dmesg::new_warnings;
-use crate::host::{Host, on_bare_host};
+use crate::host::{Host, on_host_for_kernels};
 
 /// For a guest's whole life, with two labs on the machine.
 pub const LIMIT: Duration = Duration::from_secs(900);
@@ -28,12 +28,10 @@ fn two_cpus() -> LabConfig {
     }
 }
 
-/// Runs a test on a host whose module allows four vcpus, and where the CPU doesn't deliver
-/// interrupts by itself, which Bochs also does while the guest has them off (docs/lab.md).
+/// Runs a test on a host for Linux guests, with none of their files.
 pub fn on_linux_host(config: LabConfig, test: impl FnOnce(&mut Host)) {
-    on_bare_host(config, |host| {
+    on_host_for_kernels(config, |host| {
         host.check("rm -f /tmp/disk* /tmp/script* /tmp/log*");
-        host.load_module_with("maxcpu=4,vmx.use_apic_vid=0");
         test(host);
         host.check("rm -f /tmp/disk* /tmp/script* /tmp/log*");
     });

@@ -3,7 +3,7 @@
 
 use vmm_rs_e2e::lab::{CpuModel, LabConfig};
 
-use crate::host::on_host;
+use crate::host::on_host_for_kernels;
 
 #[test]
 #[cfg_attr(native_host, ignore = "needs other CPUs than this one")]
@@ -19,7 +19,7 @@ fn the_same_bytes_give_the_same_result_on_every_cpu_model() {
             cpu_model,
             ..LabConfig::default()
         };
-        on_host(config, |host| {
+        on_host_for_kernels(config, |host| {
             let outputs = ["demo", "modes", "exits", "apic"].map(|guest| {
                 let text = host.run_guest(guest, 64);
                 format!("{guest}:\n{}", comparable(&text))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vmm_rs_e2e::lab::LabConfig;
 
-use crate::host::{Host, on_bare_host, on_host, two_cpus};
+use crate::host::{Host, on_host, on_host_for_kernels, two_cpus};
 
 /// Where the vcpu of a guest that never ends runs, with these options.
 fn runs_on(host: &mut Host, options: &str) -> String {
@@ -54,8 +54,7 @@ fn vcpus_that_take_turns_on_one_host_cpu_work_together() {
         linux_guest: true,
         ..LabConfig::default()
     };
-    on_bare_host(config, |host| {
-        host.load_module_with("maxcpu=4,vmx.use_apic_vid=0");
+    on_host_for_kernels(config, |host| {
         host.check(
             "cat >/tmp/script <<'END'
 guestcheck shootdown 1 || exit 1

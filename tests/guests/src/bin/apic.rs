@@ -153,46 +153,76 @@ fn cr8() -> u64 {
     value
 }
 
-/// STI and MOV SS hold interrupts back for one instruction, also if it exits.
+/// STI and MOV SS hold interrupts back for one instruction, also if it exits. With
+/// virtual-interrupt delivery Bochs doesn't when an interrupt of the host comes at that very
+/// moment (docs/lab.md); one that comes early three times in a row is our doing.
 fn shadows() {
+    for holds_back in [after_sti, after_sti_that_exits, after_mov_ss] {
+        let mut outcome = Ok(());
+        for _ in 0..3 {
+            outcome = holds_back();
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        if let Err((what, at, expected)) = outcome {
+            panic!("{what}: interrupted at {at:#x} instead of {expected:#x}");
+        }
+    }
+}
+
+/// What was tried, where the interrupt came, and where it should have come.
+type Early = (&'static str, u64, u64);
+
+fn after_sti() -> Result<(), Early> {
     let before = interrupt::count(0x66);
     apic::send_self(0x66);
+    let behind: u64;
     // SAFETY: nothing may come between STI and CLI.
-    unsafe { asm!("sti", "cli") };
-    assert!(
-        interrupt::count(0x66) == before,
-        "an interrupt in STI's shadow"
-    );
+    unsafe { asm!("lea {}, [rip + 2f]", "sti", "cli", "2:", out(reg) behind) };
+    let early = interrupt::count(0x66) != before;
+    let at = interrupt::last_rip();
     cpu::take_interrupts();
     assert!(
         interrupt::count(0x66) == before + 1,
         "no interrupt behind STI's shadow"
     );
-    // CPUID exits in the shadow: what waits comes behind it.
+    if early {
+        Err(("STI, CLI", at, behind))
+    } else {
+        Ok(())
+    }
+}
+
+/// CPUID exits in the shadow: what waits comes behind it.
+fn after_sti_that_exits() -> Result<(), Early> {
     let cpuid: u64;
     apic::send_self(0x66);
-    // SAFETY: as above.
+    // SAFETY: interrupts come behind CPUID.
     unsafe {
         asm!("push rbx", "xor eax, eax", "lea {0}, [rip + 2f]", "sti", "cpuid", "2:", "cli",
             "pop rbx", out(reg) cpuid, out("rax") _, out("rcx") _, out("rdx") _);
     }
-    let at = interrupt::last_rip();
-    assert!(
-        at == cpuid,
-        "interrupted at {at:#x} instead of {cpuid:#x}, behind CPUID"
-    );
-    let (ss, behind): (u64, u64);
+    is_at("STI, CPUID", cpuid)
+}
+
+fn after_mov_ss() -> Result<(), Early> {
+    let behind: u64;
     apic::send_self(0x66);
     // SAFETY: loads SS with what it has.
     unsafe {
         asm!("mov {0:e}, ss", "lea {1}, [rip + 3f]", "sti", "mov ss, {0:e}", "nop", "3:", "nop",
-            "cli", out(reg) ss, out(reg) behind);
+            "cli", out(reg) _, out(reg) behind);
     }
-    let at = interrupt::last_rip();
-    assert!(
-        at == behind,
-        "interrupted at {at:#x} instead of {behind:#x}, SS {ss:#x}"
-    );
+    is_at("STI, MOV SS", behind)
+}
+
+/// The last interrupt came there.
+fn is_at(what: &'static str, expected: u64) -> Result<(), Early> {
+    match interrupt::last_rip() {
+        at if at == expected => Ok(()),
+        at => Err((what, at, expected)),
+    }
 }
 
 /// HLT ends with an interrupt, one that waits already or one to come.
