@@ -21,6 +21,7 @@ echo the guest heard it >&3
 
 exec 4<>/dev/hvc0
 stty raw -echo <&4
+echo guest: the terminal is raw
 read -r line <&4
 echo "guest: the terminal says $line"
 echo "the terminal heard $line" >&4
@@ -47,6 +48,8 @@ until_there [ -S /tmp/tty.sock ]
 guestcheck socket /tmp/files.sock /linux/busybox /linux/guestcheck
 until_there grep -q '^guest: the first client has left' /tmp/log
 guestcheck socket /tmp/files.sock hello heard
+# Before that it would echo.
+until_there grep -q '^guest: the terminal is raw' /tmp/log
 guestcheck socket /tmp/tty.sock terminal terminal.heard
 wait $guest
 status=$?
