@@ -11,6 +11,7 @@ mod console;
 mod cpus;
 mod disks;
 mod dmesg;
+mod dropin;
 mod entry_failure;
 mod freebsd;
 mod guests;

@@ -6,7 +6,7 @@
 //! * `lab bench`: what an exit costs, in ticks of the emulated CPU;
 //! * `lab run COMMAND...`: runs commands there, prints what they say.
 //!
-//! LAB_CPUS, LAB_CPU_MODEL and LAB_KERNEL_ARGS change the machine.
+//! LAB_CPUS, LAB_MEMORY_MB, LAB_CPU_MODEL and LAB_KERNEL_ARGS change the machine.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::TcpStream;
@@ -60,6 +60,16 @@ fn config(cpus: u32) -> Result<LabConfig, String> {
         config.cpus = match cpus.parse() {
             Ok(cpus @ 1..=8) => cpus,
             _ => return Err(format!("LAB_CPUS={cpus}: a number from 1 to 8 is needed")),
+        };
+    }
+    if let Some(megabytes) = variable("LAB_MEMORY_MB") {
+        config.memory_mb = match megabytes.parse() {
+            Ok(megabytes @ 256..=16384) => megabytes,
+            _ => {
+                return Err(format!(
+                    "LAB_MEMORY_MB={megabytes}: a number from 256 to 16384 is needed"
+                ));
+            }
         };
     }
     if let Some(name) = variable("LAB_CPU_MODEL") {
