@@ -159,7 +159,7 @@ fn freebsds_devices_work_with_freebsds_bhyve_and_with_the_bundled_one() {
                 output.text.contains("3 packets received, 0.0% packet loss"),
                 "{output}"
             );
-            host.check("cmp -n 1048576 /tmp/system /tmp/data");
+            host.check("head -c 1048576 /tmp/system | cmp - /tmp/data");
             let cd = host.check("cksum </freebsd/cd.iso");
             let line = format!("the CD holds {cd}");
             assert!(output.text.contains(&line), "no '{line}': {output}");
@@ -348,9 +348,13 @@ fn freebsds_bhyvectl_prints_the_same_lines_on_both_modules() {
             .filter(|line| !ours_alone.contains(line))
             .collect();
         assert!(all.len() > 60, "{all:#?}");
+        // All but the MSRs that don't exit, which are each module's own choice.
         let names = |lines: &[String]| -> Vec<String> {
-            let name = |line: &String| line.split(['[', ':', ' ']).next().map(str::to_owned);
-            lines.iter().filter_map(name).collect()
+            let names = lines
+                .iter()
+                .filter_map(|line| line.split(['[', ':', ' ']).next());
+            let names = names.filter(|name| !name.starts_with("MSR"));
+            names.map(str::to_owned).collect()
         };
         assert_eq!(names(&our_all), names(&all));
     });
