@@ -38,7 +38,7 @@ pub fn on_linux_host(config: LabConfig, test: impl FnOnce(&mut Host)) {
 }
 
 /// Runs a guest that runs a script (tests/linux/host/run-guest).
-fn run_guest(host: &mut Host, options: &str, script: &str) -> Output {
+pub fn run_guest(host: &mut Host, options: &str, script: &str) -> Output {
     host.check(&format!("cat >/tmp/script <<'END'\n{script}\nEND"));
     let mut output = host.run_within(
         LIMIT,
@@ -97,10 +97,11 @@ fn works(config: LabConfig, cpus: u32, memory: &str) {
         assert!(output.text.contains("none stale\n"), "{output}");
         assert!(output.text.contains("clocksource tsc\n"), "{output}");
         if cpus > 1 {
-            assert!(
-                number_after(&output, "shootdown interrupts: ") > 100.0,
-                "{output}"
-            );
+            // Each mapping that another CPU has used takes an interrupt there when it is
+            // replaced, unless that CPU happens to run one of the kernel's own threads.
+            let interrupts = number_after(&output, "shootdown interrupts: ");
+            let mappings = number_after(&output, " mappings, ");
+            assert!(mappings >= 48.0 && interrupts >= mappings / 2.0, "{output}");
         }
         assert_no_complaint(&output);
         let warnings = new_warnings(&output.text);

@@ -1,18 +1,22 @@
 //! TLB shootdowns under load: one thread keeps mapping other pages of a file at the same
 //! address, threads on the other CPUs keep reading there. After the mapping has changed,
 //! and the writer has said so, nobody may see an older page: Linux has sent an IPI to each
-//! CPU that could have the old translation, and has waited until it was gone.
+//! CPU that could have the old translation, and has waited until it was gone. How long that
+//! takes when CPUs wait for their turns is the host's: the work is so many mappings at least.
 
 use std::ffi::c_void;
 use std::io::Error;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const PAGE: usize = 4096;
 /// Pages of the file; page n begins with n.
 const PAGES: u64 = 64;
+/// So many are there at least, however long it takes. Every other one is replaced only when
+/// another CPU has used it, so that this is a shootdown.
+const MAPPINGS: u64 = 96;
 
 /// The one address that all threads use.
 #[derive(Clone, Copy)]
@@ -24,6 +28,11 @@ unsafe impl Sync for Window {}
 
 /// How many mappings are done: mapping g shows page g % PAGES.
 static DONE: AtomicU64 = AtomicU64::new(0);
+/// The last mapping that was seen on another CPU than the writer's.
+static SEEN: AtomicU64 = AtomicU64::new(0);
+/// How many mappings had to be.
+static AWAITED: AtomicU64 = AtomicU64::new(0);
+static WRITER: AtomicUsize = AtomicUsize::new(0);
 static STOP: AtomicBool = AtomicBool::new(false);
 
 pub fn run(seconds: u64) -> Result<String, String> {
@@ -47,8 +56,10 @@ pub fn run(seconds: u64) -> Result<String, String> {
         (writes, reads)
     });
     Ok(format!(
-        "shootdown: {cpus} CPUs, {} mappings, {} reads, none stale",
-        writes?, reads?
+        "shootdown: {cpus} CPUs, {} mappings, {} seen elsewhere, {} reads, none stale",
+        writes?,
+        AWAITED.load(Ordering::SeqCst),
+        reads?
     ))
 }
 
@@ -91,12 +102,15 @@ fn map(at: *mut c_void, file: i32, page: u64) -> Result<Window, String> {
     Ok(Window(address.cast()))
 }
 
-/// Changes the mapping until the time is over, moving from CPU to CPU; how often.
+/// Changes the mapping until the time is over and the work is done, moving from CPU to CPU; how
+/// often.
 fn writer(cpus: usize, window: Window, file: i32, end: Instant) -> Result<u64, String> {
     let mut generation = 0;
-    while Instant::now() < end && !STOP.load(Ordering::Relaxed) {
-        if generation % 256 == 0 {
-            pin((generation / 256) as usize % cpus)?;
+    while (Instant::now() < end || generation < MAPPINGS) && !STOP.load(Ordering::Relaxed) {
+        if generation % 64 == 0 {
+            let cpu = (generation / 64) as usize % cpus;
+            pin(cpu)?;
+            WRITER.store(cpu, Ordering::SeqCst);
         }
         generation += 1;
         map(window.0.cast(), file, generation % PAGES)?;
@@ -104,6 +118,12 @@ fn writer(cpus: usize, window: Window, file: i32, end: Instant) -> Result<u64, S
         // A change of protection is a shootdown as well.
         // SAFETY: our own mapping stays readable.
         unsafe { libc::mprotect(window.0.cast(), PAGE, libc::PROT_READ | libc::PROT_WRITE) };
+        if cpus > 1 && generation % 2 == 0 {
+            while SEEN.load(Ordering::SeqCst) < generation && !STOP.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+            AWAITED.fetch_add(1, Ordering::SeqCst);
+        }
     }
     Ok(generation)
 }
@@ -126,6 +146,9 @@ fn reader(cpu: usize, window: Window) -> Result<u64, String> {
                 "CPU {cpu} reads page {page} after mapping {before} of {} was done: a stale translation",
                 before % PAGES
             ));
+        }
+        if newer == 0 && after == before && cpu != WRITER.load(Ordering::Relaxed) {
+            SEEN.fetch_max(before, Ordering::SeqCst);
         }
         reads += 1;
         if reads % 1024 == 0 {
