@@ -133,6 +133,8 @@ impl LabConfig {
             "vm.pmap.pti=0",
             "machdep.mitigations.rngds.enable=0",
             "hw.vmm.vmx.l1d_flush=0",
+            // Nobody reads the messages for devd(8): each load of a module would leave some.
+            "hw.bus.devctl_queue=1",
             "kern.cam.boot_delay=0",
             "kern.random.initial_seeding.bypass_before_seeding=1",
             "debug.debugger_on_panic=0",

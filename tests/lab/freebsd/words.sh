@@ -41,9 +41,6 @@ vcpu_affinity() {
 }
 # The kernel's memory in use, "NAME KIB" each.
 kernel_memory() {
-	# Nobody reads the messages for devd(8), so each load would leave some. (None at all can't
-	# be undone.)
-	sysctl hw.bus.devctl_queue=1 >/dev/null
 	sleep 2
 	sync
 	# What the first look reads from the disk is in the buffer cache at the second.
