@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use vmm_rs_e2e::lab::{LabConfig, Output};
+use vmm_rs_e2e::lab::{CpuModel, LabConfig, Output};
 
-use crate::host::{Host, on_bare_host, on_host_for_kernels};
+use crate::host::{Host, on_bare_host, on_host, on_host_for_kernels};
 use crate::linux::{self, assert_powered_off};
 
 /// For a guest's whole life, on a kernel that checks its locks, next to another lab.
@@ -289,12 +289,8 @@ impl<'a> Stock<'a> {
 impl Drop for Stock<'_> {
     fn drop(&mut self) {
         // Also after a test that failed: the next one's host must not have it.
-        let _ = self.0.run(
-            "for node in /dev/vmm/*; do
-                [ ! -c \"$node\" ] || bhyvectl --vm=${node#/dev/vmm/} --destroy
-            done
-            kldunload vmm",
-        );
+        self.0.destroy_all();
+        self.0.run("kldunload vmm");
     }
 }
 
@@ -309,6 +305,27 @@ fn the_bundled_programs_run_freebsd_on_the_stock_module() {
         works(stock.0, NATIVE, "-c 1", 1);
         drop(stock);
         host.check("kenv -u hw.vmm.vmx.use_apic_vid");
+    });
+}
+
+#[test]
+#[cfg_attr(not(freebsd_host), ignore = "FreeBSD: the stock module")]
+#[cfg_attr(native_host, ignore = "no Linux guest without Debian")]
+fn the_bundled_programs_run_linux_on_the_stock_module() {
+    on_bare_host(linux::one_cpu(), |host| {
+        host.check("kenv hw.vmm.vmx.use_apic_vid=0");
+        let stock = Stock::load(host);
+        let output = linux::run_guest(
+            stock.0,
+            "-c 1 -a quiet",
+            "dd if=/dev/urandom of=/root/file bs=64k count=32 conv=fsync || exit 1
+            echo 3 >/proc/sys/vm/drop_caches
+            sha256sum /root/file",
+        );
+        assert_powered_off(&output);
+        linux::assert_no_complaint(&output);
+        drop(stock);
+        host.check("rm -f /tmp/disk* /tmp/script*; kenv -u hw.vmm.vmx.use_apic_vid");
     });
 }
 
@@ -358,6 +375,76 @@ fn freebsds_bhyvectl_prints_the_same_lines_on_both_modules() {
         };
         assert_eq!(names(&our_all), names(&all));
     });
+}
+
+/// What GDB asks of a guest: by the monitor trap flag where the CPU has it, else by RFLAGS.TF.
+/// (`-G w`, which waits for the debugger, doesn't let the guest go in FreeBSD 15.1: bhyve itself
+/// suspends vcpu 0 once more, on either module.)
+#[test]
+#[cfg_attr(not(freebsd_host), ignore = "FreeBSD: its own programs")]
+#[cfg_attr(native_host, ignore = "needs other CPUs than this one")]
+fn freebsds_bhyve_lets_gdb_stop_and_step_a_guest() {
+    for cpu_model in [CpuModel::SkylakeX, CpuModel::Haswell4770] {
+        let config = LabConfig {
+            cpu_model,
+            ..LabConfig::default()
+        };
+        on_host(config, |host| {
+            host.check("ifconfig lo0 inet 127.0.0.1/8 up");
+            host.bhyveload("guest0", "spin", 64);
+            host.check(
+                "/usr/sbin/bhyve -G 127.0.0.1:1234 -m 64 -s 0,hostbridge -s 1,lpc -l com1,stdio guest0 \
+                    </dev/null >/tmp/log 2>&1 &
+                until grep -q 'spin 5' /tmp/log; do sleep 0.1; done",
+            );
+            // Three instructions of its endless round, then each of them comes again.
+            let stepped = gdb(host, "'?' s g s g s g");
+            let pcs: Vec<u64> = values(&stepped, "g").map(program_counter).collect();
+            assert!(
+                pcs.len() == 3 && pcs[0] != pcs[1] && pcs[1] != pcs[2],
+                "{stepped}"
+            );
+            for pc in pcs {
+                let stopped = gdb(host, &format!("'?' Z0,{pc:x},1 c g z0,{pc:x},1"));
+                let seen: Vec<u64> = values(&stopped, "g").map(program_counter).collect();
+                assert_eq!(seen, [pc], "{stopped}");
+            }
+            // Whoever interrupts it finds it somewhere, and it goes on from there.
+            let caught = gdb(host, "'?' 'c&' ^C g 'c&' ^C g");
+            let stops = values(&caught, "^C").filter(|stop| stop.starts_with(['S', 'T']));
+            assert_eq!(stops.count(), 2, "{caught}");
+            host.check(
+                "rounds=$(grep -c spin /tmp/log)
+                until [ $(grep -c spin /tmp/log) -gt $((rounds + 5)) ]; do sleep 0.1; done
+                ! grep -i exception /tmp/log
+                bhyvectl --vm=guest0 --destroy",
+            );
+        });
+    }
+}
+
+/// A debugger that sends `packets` and goes; what it printed.
+fn gdb(host: &mut Host, packets: &str) -> String {
+    let output = host.run_within(
+        LIMIT,
+        &format!("timeout 600 guestcheck gdb 127.0.0.1:1234 {packets}"),
+    );
+    assert!(output.success(), "{output}");
+    output.text
+}
+
+/// What came back for `packet`, each time.
+fn values<'a>(text: &'a str, packet: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines()
+        .filter_map(move |line| line.strip_prefix(packet)?.strip_prefix(": "))
+}
+
+/// RIP of an answer to `g`: 8 bytes behind 16 registers of 8, lowest first.
+fn program_counter(registers: &str) -> u64 {
+    let digits = registers.get(16 * 16..17 * 16);
+    let rip = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    rip.unwrap_or_else(|| panic!("no RIP in '{registers}'"))
+        .swap_bytes()
 }
 
 /// Whichever comes second is refused, and the first one works on.

@@ -9,11 +9,12 @@ use vmm_rs_e2e::lab::{Lab, LabConfig, Output, SharedLab, shared};
 /// For a guest program: on two emulated CPUs next to another lab these take their time.
 const GUEST_LIMIT: Duration = Duration::from_secs(180);
 
-/// Destroys all VMs and unloads the module. bhyve ends with its VM.
-const CLEAN: &str = "
+/// bhyve ends with its VM.
+const DESTROY_ALL: &str = "
 for node in /dev/vmm/*; do
 	[ ! -c \"$node\" ] || bhyvectl --vm=${node#/dev/vmm/} --destroy
-done
+done";
+const UNLOAD: &str = "
 ! module_loaded || unload_module || exit 1
 clear_kernel_log";
 
@@ -78,16 +79,23 @@ impl Host {
         let mut host = Host {
             lab: shared(config.clone()),
         };
-        if !host.run(CLEAN).success() {
+        if !host.clean().success() {
             // An earlier test left more than can be cleaned up, and has failed for it.
             host.lab.give_up();
             drop(host);
             host = Host {
                 lab: shared(config),
             };
-            host.check(CLEAN);
+            let clean = host.clean();
+            assert!(clean.success(), "{clean}");
         }
         host
+    }
+
+    /// No VMs and no module.
+    fn clean(&mut self) -> Output {
+        self.destroy_all();
+        self.run(UNLOAD)
     }
 
     /// After a test that passed: the module must unload, and the host's kernel must have
@@ -100,7 +108,8 @@ impl Host {
                 exit 1
             fi",
         );
-        self.check(CLEAN);
+        let clean = self.clean();
+        assert!(clean.success(), "{clean}");
     }
 
     pub fn load_module(&mut self) {
@@ -155,6 +164,12 @@ impl Host {
 
     pub fn destroy(&mut self, vm: &str) {
         self.check(&format!("bhyvectl --vm={vm} --destroy"));
+    }
+
+    /// Destroys all VMs, whatever module they are of. That some can't be shows when the module
+    /// is unloaded.
+    pub fn destroy_all(&mut self) {
+        self.run(DESTROY_ALL);
     }
 
     /// Loads, runs and destroys a guest program that checks things by itself, and returns

@@ -5,6 +5,8 @@
 #[cfg(target_arch = "x86_64")]
 mod exchange;
 #[cfg(target_arch = "x86_64")]
+mod gdb;
+#[cfg(target_arch = "x86_64")]
 mod platform;
 #[cfg(target_arch = "x86_64")]
 mod records;
@@ -20,7 +22,7 @@ mod state;
 mod vectors;
 
 const USAGE: &str = "usage:
-  guestcheck shootdown SECONDS      threads on all CPUs remap what others read (Linux)
+  guestcheck shootdown SECONDS      so long at least, threads on all CPUs remap what others read (Linux)
   guestcheck vectors SEED SECONDS   keeps values in all vector registers
   guestcheck state SEED SECONDS     keeps values in all registers on all CPUs, and a watchpoint
   guestcheck write FILE             writes and flushes records, one after the other, until killed
@@ -28,6 +30,7 @@ const USAGE: &str = "usage:
   guestcheck listen ADDRESS MIB     takes a connection, and sends and checks that much at once
   guestcheck connect ADDRESS MIB    the other end of that
   guestcheck socket PATH SEND WANT  connects to a socket, sends a file, gets what is in the other
+  guestcheck gdb ADDRESS PACKET...  sends a debugger's packets, prints the answers
   guestcheck stamp                  copies lines, the host's clock in front of each
   guestcheck clock                  this kernel's monotonic clock, in seconds
   guestcheck tsc                    the time stamp counter";
@@ -54,6 +57,7 @@ fn main() -> std::process::ExitCode {
         ["listen", address, mib] => number(mib).and_then(|mib| exchange::listen(address, mib)),
         ["connect", address, mib] => number(mib).and_then(|mib| exchange::connect(address, mib)),
         ["socket", path, send, want] => socket::run(path.as_ref(), send.as_ref(), want.as_ref()),
+        ["gdb", address, ref packets @ ..] => gdb::run(address, packets),
         ["stamp"] => stamp::run(),
         ["clock"] => Ok(format!("{:.6}", stamp::monotonic())),
         ["tsc"] => {
