@@ -86,6 +86,7 @@ echo clocksource $(cat /sys/devices/system/clocksource/clocksource0/current_cloc
 ";
 
 fn works(config: LabConfig, cpus: u32, memory: &str) {
+    let take_turns = cpus > config.cpus;
     on_linux_host(config, |host| {
         let output = run_guest(host, &format!("-c {cpus} -m {memory} -a quiet"), WORK);
         assert_powered_off(&output);
@@ -104,7 +105,9 @@ fn works(config: LabConfig, cpus: u32, memory: &str) {
             assert!(mappings >= 48.0 && interrupts >= mappings / 2.0, "{output}");
         }
         assert_no_complaint(&output);
-        let warnings = new_warnings(&output.text);
+        let mut warnings = new_warnings(&output.text);
+        // Vcpus that have to take turns lose their CPU in the middle of anything.
+        warnings.retain(|line| !(take_turns && line.starts_with("hrtimer: interrupt took ")));
         assert!(
             warnings.is_empty(),
             "the guest warns of what it doesn't under KVM: {warnings:#?}\n{output}"
