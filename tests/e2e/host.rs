@@ -14,9 +14,11 @@ const DESTROY_ALL: &str = "
 for node in /dev/vmm/*; do
 	[ ! -c \"$node\" ] || bhyvectl --vm=${node#/dev/vmm/} --destroy
 done";
-const UNLOAD: &str = "
-! module_loaded || unload_module || exit 1
-clear_kernel_log";
+
+/// No VMs, no module, and nothing in the kernel's log.
+fn clean() -> String {
+    format!("{DESTROY_ALL}\n! module_loaded || unload_module || exit 1\nclear_kernel_log")
+}
 
 /// One emulated CPU.
 pub fn one_cpu() -> LabConfig {
@@ -79,23 +81,16 @@ impl Host {
         let mut host = Host {
             lab: shared(config.clone()),
         };
-        if !host.clean().success() {
+        if !host.run(&clean()).success() {
             // An earlier test left more than can be cleaned up, and has failed for it.
             host.lab.give_up();
             drop(host);
             host = Host {
                 lab: shared(config),
             };
-            let clean = host.clean();
-            assert!(clean.success(), "{clean}");
+            host.check(&clean());
         }
         host
-    }
-
-    /// No VMs and no module.
-    fn clean(&mut self) -> Output {
-        self.destroy_all();
-        self.run(UNLOAD)
     }
 
     /// After a test that passed: the module must unload, and the host's kernel must have
@@ -108,8 +103,7 @@ impl Host {
                 exit 1
             fi",
         );
-        let clean = self.clean();
-        assert!(clean.success(), "{clean}");
+        self.check(&clean());
     }
 
     pub fn load_module(&mut self) {
